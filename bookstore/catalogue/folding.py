@@ -1,0 +1,64 @@
+"""Text as people type it and text as it is printed, brought to one form: *Łódź*, *lodz* and *LODZ* are the same word.
+
+The one folding there is: what is stored folded and what is asked for both come through here, so a change needs the
+stored columns written again. Done in Python because no PostgreSQL extension is required (no `unaccent`).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+SORT_KEY_LENGTH = 200
+
+# Letters of their own that Unicode does not decompose, though people without the keyboard type them so.
+_LETTERS = str.maketrans(
+    {"ł": "l", "ø": "o", "æ": "ae", "đ": "d", "ð": "d", "þ": "th", "ı": "i", "œ": "oe", "ß": "ss"}
+    | {
+        "ħ": "h",
+        "ŧ": "t",
+        "ŋ": "n",
+        "ƒ": "f",
+        "ə": "e",
+        "ɛ": "e",
+        "ɔ": "o",
+        "ʻ": "",
+        "ʼ": "",
+        "ʽ": "",
+        "ʹ": "",
+        "ʺ": "",
+    }
+    | {"‘": "'", "’": "'", "‛": "'", "′": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "−": "-", "–": "-"}
+    | {"—": "-", "‐": "-", "‑": "-"}
+)
+# Scripts written without spaces: every character is a word, so that a part of a title finds it.
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
+# Vowel signs of the Indic and South-East Asian scripts are marks, not letters, to `re`: they belong to their words.
+_SIGNS = "\u0900-\u0963\u0966-\u0df3\u0e00-\u0eff\u1000-\u109f\u1780-\u17d3"
+_WORD = re.compile(rf"[{_UNSPACED}]|(?:[^\W_{_UNSPACED}]|[{_SIGNS}])+")
+
+
+def fold(text: str) -> str:
+    """Without accents, case, or spellings of the same character; what is no letter stays as it is."""
+    if text.isascii():
+        return text.lower()
+    folded = _strip(text)
+    while (again := _strip(folded)) != folded:  # a few characters only show their marks after casefolding
+        folded = again
+    return folded
+
+
+def words(text: str) -> list[str]:
+    """The folded words, without punctuation: `Ender's Game` is `enders`, `game`, and `百年` is two words."""
+    return _WORD.findall(fold(text).replace("'", ""))
+
+
+def key(text: str) -> str:
+    """What makes two names the same name and what titles are sorted by. Empty only when the text is blank."""
+    return " ".join(words(text))[:SORT_KEY_LENGTH].rstrip() or " ".join(fold(text).split())[:SORT_KEY_LENGTH].rstrip()
+
+
+def _strip(text: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", text)
+    bare = "".join([character for character in decomposed if not unicodedata.combining(character)])
+    return unicodedata.normalize("NFC", bare.casefold().translate(_LETTERS))

@@ -1,0 +1,27 @@
+"""ISBNs as people write them, brought to the one form that is stored: thirteen digits."""
+
+from __future__ import annotations
+
+from stdnum import isbn as _stdnum
+from stdnum.exceptions import ValidationError
+
+
+def normalise_isbn(text: str) -> str | None:
+    """The ISBN-13 of an ISBN-10 or ISBN-13, with or without hyphens and spaces; None when it is neither.
+
+    Nine digits are not completed here, though stdnum would: a feed that lost its leading zeros knows that it did.
+    """
+    compact = _stdnum.clean(text, " -").strip().upper()
+    if len(compact) not in (10, 13) or not compact.isascii():
+        return None
+    try:
+        return str(_stdnum.validate(compact, convert=True))
+    except ValidationError:
+        return None
+
+
+def isbn10_of(isbn13: str | None) -> str | None:
+    """The ISBN-10 of a 978 number. Derived, never stored; a 979 number has none."""
+    if isbn13 is None or not isbn13.startswith("978"):
+        return None
+    return str(_stdnum.to_isbn10(isbn13))
