@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stdnum import isbn as _stdnum
 from stdnum.exceptions import ValidationError
+from stdnum.util import clean
 
 
 def normalise_isbn(text: str) -> str | None:
@@ -11,7 +12,7 @@ def normalise_isbn(text: str) -> str | None:
 
     Nine digits are not completed here, though stdnum would: a feed that lost its leading zeros knows that it did.
     """
-    compact = _stdnum.clean(text, " -").strip().upper()
+    compact = clean(text, " -").strip().upper()
     if len(compact) not in (10, 13) or not compact.isascii():
         return None
     try:
