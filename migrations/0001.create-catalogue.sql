@@ -63,7 +63,7 @@ CREATE TABLE books (
     availability text NOT NULL DEFAULT '20' CHECK (availability ~ '^[0-9]{2}$'),  -- ONIX list 65; 20: available
     language text CHECK (language ~ '^[a-z]{2,3}$'),                        -- ISO 639, the shortest code there is
     published_year integer CHECK (published_year BETWEEN -5000 AND 9999),
-    published_on date,
+    published_on date CHECK (published_on >= DATE '0001-01-01'),
     rating numeric(3, 2) CHECK (rating BETWEEN 0 AND 5),
     rating_count integer CHECK (rating_count >= 0),
     rating_source text CHECK (rating_source IN ('imported', 'readers')),
