@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
+from aiohttp import web
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -256,6 +257,7 @@ class Settings(BaseSettings):
         return (init_settings,)
 
 
+SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)
 SECRETS = tuple(name for name, field in Settings.model_fields.items() if "Secret" in str(field.annotation))
 
 
