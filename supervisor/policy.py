@@ -21,7 +21,7 @@ class Finding:
 
     status: Outcome
     error: str | None = None
-    facts: Mapping[str, Any] = field(default=NOTHING)
+    facts: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
     @classmethod
     def from_thresholds(cls, free: float, *, warn: float, fail: float, facts: Mapping[str, Any] = NOTHING) -> "Finding":
@@ -121,7 +121,7 @@ def expire(standing: Standing, now: float) -> Standing:
 
 
 def decide(findings: Iterable[Standing], now: float) -> Verdict:
-    """A critical check down or unknown: unhealthy, not ready. A degrading one, or any check degraded: degraded, ready."""
+    """A critical check down or unknown: unhealthy, not ready. A degrading one, or one that is degraded: still ready."""
     checks = {standing.rule.name: expire(standing, now) for standing in findings}
     down = [check for check in checks.values() if check.status in ("unhealthy", "unknown")]
     stopping = [check for check in down if check.rule.criticality == "critical"]

@@ -1,0 +1,228 @@
+"""What is known of the pod now, and how it came to be. Changed on the event loop only; told by whoever reads it."""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from loguru import logger
+
+from supervisor import __version__, policy
+from supervisor.history import History, Transition
+from supervisor.policy import Finding, Reading, Rule, Standing, Verdict
+from supervisor.runtime_directory import boottime
+
+Phase = Literal[
+    "starting",
+    "waiting_for_database",
+    "migrating",
+    "migration_failed",
+    "warming",
+    "serving",
+    "draining",
+    "stopped",
+]
+BEFORE_MIGRATED = ("starting", "waiting_for_database", "migrating", "migration_failed")
+
+
+class Pod:
+    def __init__(
+        self, history: History, *, expected_workers: int, clock: Callable[[], float] = boottime, mode: str = "sidecar"
+    ) -> None:
+        self.clock = clock
+        self.mode = mode
+        self.history = history
+        self.expected_workers = expected_workers
+        self.started_at = clock()
+        self.stage: Phase = "starting"
+        self.stage_reason = "the supervisor has just started"
+        self.stage_since = self.started_at
+        self.draining = False
+        self.migrated = False
+        self.applied: tuple[str, ...] = ()
+        self.newer: tuple[str, ...] = ()
+        self.migration_seconds: float | None = None
+        self.migration_failures = 0
+        self.standings: dict[str, Standing] = {}
+        self.child: dict[str, Any] = {}
+        self.transitions: Counter[tuple[str, str]] = Counter()
+        self.restarts = 0
+        self.drains = 0
+        self.reloads = 0
+        self.latencies: dict[str, list[float]] = {}
+        self._changes = asyncio.Event()
+
+    # --- what is true -------------------------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> Phase:
+        """A drain hides the stage under it, which goes on: `undrain` shows it again."""
+        return "draining" if self.draining and self.stage != "stopped" else self.stage
+
+    @property
+    def ready(self) -> bool:
+        return self.phase == "serving" and self.verdict().ready
+
+    @property
+    def uptime(self) -> float:
+        return self.clock() - self.started_at
+
+    def verdict(self) -> Verdict:
+        return policy.decide(self.standings.values(), self.clock())
+
+    def workers(self) -> Mapping[str, Mapping[str, Any]]:
+        """boot id → what it said on /live, or its error; as of the last time all were asked."""
+        standing = self.standings.get("workers")
+        facts = standing.reading.finding.facts if standing and standing.reading else {}
+        workers: Mapping[str, Mapping[str, Any]] = facts.get("workers", {})
+        return workers
+
+    def answering(self) -> list[Mapping[str, Any]]:
+        return [answer for answer in self.workers().values() if "error" not in answer]
+
+    def warmed(self) -> bool:
+        return policy.warmed(self.answering(), self.expected_workers)
+
+    # --- what changes it ----------------------------------------------------------------------------------------
+
+    def enter(self, stage: Phase, reason: str) -> None:
+        before = self.phase
+        self.stage_since = self.clock() if stage != self.stage else self.stage_since
+        self.stage, self.stage_reason = stage, reason
+        self._moved("", before, self.phase, reason)
+
+    def set_draining(self, draining: bool, reason: str) -> None:
+        before, self.draining = self.phase, draining
+        self.drains += draining
+        self._moved("", before, self.phase, reason)
+
+    def watch_for(self, rule: Rule, status: policy.Status = "unknown") -> None:
+        self.standings[rule.name] = Standing(rule, status, since=self.clock())
+
+    def observe(self, name: str, reading: Reading) -> Standing:
+        before = self.standings[name]
+        after = self.standings[name] = policy.weigh(before, reading)
+        if reading.latency_ms is not None:
+            count(self.latencies.setdefault(name, [0] * (len(LATENCY_BUCKETS) + 2)), reading.latency_ms / 1000)
+        if after.status != before.status:
+            self._moved(name, before.status, after.status, reading.finding.error or "answers again")
+        self.changed()
+        return after
+
+    def settle(self, name: str, finding: Finding) -> None:
+        """For what is known at once and needs no second look, such as how a migration ended."""
+        before, now = self.standings[name], self.clock()
+        self.standings[name] = replace(before, status=finding.status, since=now, reading=Reading(finding, now))
+        if finding.status != before.status:
+            self._moved(name, before.status, finding.status, finding.error or "as it should be")
+        self.changed()
+
+    def carry_over(self, state: Mapping[str, Any]) -> None:
+        """Takes up what the supervisor before this one held to be true. Its age still counts: old news goes stale."""
+        written = float(state["boottime"])
+        applied = state.get("schema", {}).get("applied", [])
+        self.applied = tuple(str(name) for name in applied)
+        for name, check in state.get("checks", {}).items():
+            known = self.standings.get(name)
+            if known and known.status == "unknown" and check.get("status") in policy.LEVELS:
+                finding = Finding(check["status"], check.get("error"))
+                self.standings[name] = replace(known, status=finding.status, reading=Reading(finding, written))
+
+    def note(self, check: str, before: str, after: str, reason: str) -> None:
+        """Something worth remembering that is not a phase nor a check's status."""
+        self._moved(check, before, after, reason)
+
+    def changed(self) -> None:
+        self._changes.set()
+        self._changes = asyncio.Event()
+
+    async def wait_for_change(self, timeout: float) -> None:
+        """Returns at the next change, or after `timeout` seconds: ages change with nobody saying so."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._changes.wait()
+        except TimeoutError:
+            pass
+
+    def _moved(self, check: str, before: str, after: str, reason: str) -> None:
+        if before != after:
+            self.transitions[check or "phase", after] += 1
+            self.history.keep(Transition(timestamp(), check, before, after, reason))
+            level = "WARNING" if after in ("unhealthy", "unknown", "migration_failed") else "INFO"
+            logger.bind(check=check or None, before=before, after=after).log(
+                level, "{}: {} → {}: {}", check or "phase", before, after, reason
+            )
+        self.changed()
+
+    # --- what is told -------------------------------------------------------------------------------------------
+
+    def document(self, sequence: int) -> dict[str, Any]:
+        """supervisor.json. Read by the pod's own user only, so it holds the texts of errors."""
+        verdict = self.verdict()
+        return {
+            "sequence": sequence,
+            "boottime": self.clock(),
+            "as_of": timestamp(),
+            "pid": os.getpid(),
+            "version": __version__,
+            "phase": self.phase,
+            "draining": self.draining,
+            "status": verdict.status,
+            "ready": self.phase == "serving" and verdict.ready,
+            "reason": self.reason(verdict),
+            "uptime_seconds": round(self.uptime, 1),
+            "schema": {"applied": list(self.applied)},
+            "checks": self.checks(verdict.checks.values(), texts=True),
+        }
+
+    def reason(self, verdict: Verdict, *, texts: bool = True) -> str:
+        if self.phase == "serving":
+            return verdict.reason if texts else verdict.words
+        if self.phase == "draining":
+            return "the pod is being taken out of service"
+        return self.stage_reason if texts else f"the pod is {self.phase.replace('_', ' ')}"
+
+    def checks(self, standings: Iterable[Standing], *, texts: bool) -> dict[str, dict[str, Any]]:
+        return {standing.rule.name: self._check(standing, texts=texts) for standing in standings}
+
+    def _check(self, standing: Standing, *, texts: bool) -> dict[str, Any]:
+        reading, now = standing.reading, self.clock()
+        error = reading.finding.error if reading else None
+        if standing.status == "healthy":
+            error = None
+        told: dict[str, Any] = {
+            "status": standing.status,
+            "criticality": standing.rule.criticality,
+            "latency_ms": round(reading.latency_ms, 2) if reading and reading.latency_ms is not None else None,
+            "error": error if texts or error is None else _in_words(standing.status),
+            "since": timestamp(standing.since - now),
+            "as_of": timestamp(reading.at - now) if reading else None,
+        }
+        return told
+
+
+LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+
+def count(histogram: list[float], seconds: float) -> None:
+    """Into [a count per bucket, the rest, sum]."""
+    for position, bound in enumerate((*LATENCY_BUCKETS, float("inf"))):
+        if seconds <= bound:
+            histogram[position] += 1
+            break
+    histogram[-1] += seconds
+
+
+def timestamp(ago: float = 0.0) -> str:
+    """Now, or so many (negative) seconds from now, as RFC 3339."""
+    moment = datetime.fromtimestamp(datetime.now(UTC).timestamp() + ago, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _in_words(status: str) -> str:
+    return {"unknown": "it has not answered lately", "degraded": "it works, but not as it should"}.get(
+        status, "it does not answer as it should"
+    )
