@@ -25,6 +25,8 @@ THROWAWAY = "bookstore-throwaway-"
 class EmbeddedError(RuntimeError):
     """One sentence that says what is wrong and the way out."""
 
+    exit_status = 1
+
 
 class AlreadyHeld(EmbeddedError):
     """Another launcher holds this directory."""
@@ -54,6 +56,8 @@ class Home:
 
     def hold(self) -> None:
         """Take the lock, then end what an earlier holder left running."""
+        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "lock").exists():
+            raise EmbeddedError(f"{self.path} holds other things: name an empty directory, or one of ours.")
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             held = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

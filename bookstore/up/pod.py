@@ -1,0 +1,133 @@
+"""The supervisor as our child, in parent mode: it migrates, then starts gunicorn, and takes it down again."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from bookstore.embedded import EmbeddedError
+from bookstore.embedded.processes import end, launch
+from bookstore.up.plan import PROJECT, Plan
+from bookstore.up.stopping import Stopping, say
+
+COMMAND = ("-m", "supervisor", "run", "--", sys.executable, "-m", "gunicorn", "-c", "python:bookstore.server")
+SERVED = "bookstore.server:application"
+PATIENCE = 180
+"""Seconds until ready; a first start on a slow disk takes 15."""
+PHASES = {
+    "waiting_for_database": "Waiting for PostgreSQL …",
+    "migrating": "Migrating …",
+    "warming": "Starting the workers …",
+}
+
+
+class Pod:
+    def __init__(self, plan: Plan, stopping: Stopping) -> None:
+        self.plan = plan
+        self.process: subprocess.Popen[bytes] | None = None
+        stopping.hurry = self.hurry
+
+    def start(self) -> None:
+        self.process = launch(
+            [sys.executable, *COMMAND, SERVED],
+            cwd=PROJECT,
+            death_signal=signal.SIGTERM,
+            environ=self.plan.environ,
+        )
+        self.plan.home.remember("supervisor", self.process.pid)
+
+    def wait_until_ready(self) -> None:
+        """Raises EmbeddedError when it will not come: the supervisor ended, or the migrations fail."""
+        deadline = time.monotonic() + PATIENCE
+        shown = ""
+        while True:
+            if (status := self.ended()) is not None:
+                raise SupervisorEnded(status)
+            ready, said = self._ask("/health/ready")
+            if ready:
+                return
+            phase = str(said.get("phase", ""))
+            if phase == "migration_failed":
+                reason = self._ask("/status")[1].get("reason") or "its log above says why"
+                raise EmbeddedError(f"The migrations fail ({reason}): mend them, or start anew with `make reset`.")
+            if phase != shown and phase in PHASES:
+                say(PHASES[phase])
+            shown = phase
+            if time.monotonic() > deadline:
+                raise EmbeddedError(
+                    f"Not ready after {PATIENCE} s ({phase or 'the supervisor is silent'}): the log above says why."
+                )
+            time.sleep(0.05)
+
+    def wait(self) -> int:
+        """Until the supervisor ends by itself, which is the end of everything."""
+        assert self.process is not None
+        status = _shell_status(self.process.wait())
+        say(f"The supervisor ended by itself with status {status}: stopping the servers too.")
+        return status
+
+    def ended(self) -> int | None:
+        assert self.process is not None
+        status = self.process.poll()
+        return None if status is None else _shell_status(status)
+
+    def hurry(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """One SIGTERM, the time it was promised, then no more patience; nothing of it is left when this returns."""
+        process = self.process
+        if process is None:
+            return
+        budget = float(self.plan.environ.get("STOP_GRACE_PERIOD") or 30)
+        end(
+            process.pid,
+            ((signal.SIGTERM, budget), (signal.SIGKILL, 5)),
+            gone=lambda: process.poll() is not None,
+        )
+        servers = (self.plan.postgres, self.plan.redis)
+        _end_orphans({server.process.pid for server in servers if server is not None and server.process is not None})
+        self.process = None
+
+    def _ask(self, path: str) -> tuple[bool, dict[str, Any]]:
+        host = urlsplit(self.plan.supervisor)
+        connection = http.client.HTTPConnection(str(host.hostname), host.port, timeout=2)  # no proxy is asked
+        with contextlib.closing(connection), contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            said = json.loads(answer.read())
+            return answer.status == 200, said if isinstance(said, dict) else {}
+        return False, {}
+
+
+class SupervisorEnded(EmbeddedError):
+    """The supervisor gave up before it was ready; its status becomes ours."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"The supervisor ended with status {status} before the pod was ready: its log above says why.")
+        self.exit_status = status or 1
+
+
+def _end_orphans(spared: set[int]) -> None:
+    """What a killed supervisor left became our child (see stopping.py), beside the servers, which stay."""
+    import psutil
+
+    for child in psutil.Process().children():
+        if child.pid in spared:
+            continue
+        with contextlib.suppress(psutil.Error):
+            for process in [*child.children(recursive=True), child]:
+                process.kill()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(child.pid, 0)
+
+
+def _shell_status(status: int) -> int:
+    return status if status >= 0 else 128 - status
