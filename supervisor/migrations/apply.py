@@ -47,18 +47,19 @@ def bring_up_to_date(settings: Settings, *, after: bool, say: Say) -> MigrationO
     database = Database(settings)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # yoyo prints the rows of a migration's SELECT
-            plan = decide(folder, database.look(), after=after)
+            state = database.look()
+            plan = decide(folder, state, after=after)
             applied: tuple[str, ...] = ()
             if not plan.is_empty:  # else nothing is written, so that a standby serves, and nobody is waited for
                 with run_lock(database.url, say=say) as lock:
                     applied = _catch_up(database, folder, lock, after=after, say=say)
-                plan = decide(folder, database.look(), after=after)
-            known = tuple(database.look().marks)
+                state = database.look()
+                plan = decide(folder, state, after=after)
     except psycopg2.Error as error:
         raise MigrationFailed(_in_words(error)) from error
     if plan.newer:
         say(f"the database is newer than this code: {', '.join(plan.newer)}")
-    return MigrationOutcome(applied, known, plan.newer, round(time.monotonic() - started, 3), plan.waiting)
+    return MigrationOutcome(applied, tuple(state.marks), plan.newer, round(time.monotonic() - started, 3), plan.waiting)
 
 
 def _catch_up(database: "Database", folder: Folder, lock: RunLock, *, after: bool, say: Say) -> tuple[str, ...]:
