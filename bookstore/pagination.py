@@ -77,7 +77,7 @@ def decode_cursor(secret: bytes, query: Mapping[str, Any], cursor: str) -> Posit
 
 def read_position(request: web.Request, query: Mapping[str, Any], cursor: str | None) -> Position | None:
     """Where the caller wants to begin; None is the first page."""
-    return None if cursor is None else decode_cursor(_secret(request), query, cursor)
+    return None if cursor is None else decode_cursor(_secret(request), _of_this_list(request, query), cursor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +114,10 @@ def turn_pages(
         return page, Links(None, None)
     has_next = backwards or more
     has_prev = more if backwards else position is not None
-    secret = _secret(request)
+    secret, bound = _secret(request), _of_this_list(request, query)
 
     def url(direction: Direction, row: Any) -> str:
-        cursor = encode_cursor(secret, query, Position(direction, tuple(key(row))))
+        cursor = encode_cursor(secret, bound, Position(direction, tuple(key(row))))
         given = {name: value for name, value in query.items() if value is not None}
         if "limit" in request.query:
             given["limit"] = limit
@@ -137,6 +137,11 @@ _SIGNATURE_BYTES = 12
 
 def _secret(request: web.Request) -> bytes:
     return request.app[SETTINGS].secret_key.get_secret_value().encode()
+
+
+def _of_this_list(request: web.Request, query: Mapping[str, Any]) -> dict[str, Any]:
+    """The path too: a cursor of one author's books is worth nothing with another's, or with the list of authors."""
+    return {**query, "": request.path}
 
 
 def _written(raw: bytes) -> str:

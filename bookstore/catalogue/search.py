@@ -2,14 +2,32 @@
 
 What is stored and what is asked are folded by the same function (`folding.words`); this file holds both sides: the
 document a book is found by, and what a reader's query means.
+
+The rules, in order: an ISBN or SKU as it stands; all the words (`websearch_to_tsquery`, in `english`, which knows that
+*running* is *run*, and in `simple`, which keeps *It*); when that finds fewer than five books, the last word as a
+beginning too; when nothing was found at all, the words as the catalogue's own vocabulary spells them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+from weakref import WeakKeyDictionary
 
-from bookstore.catalogue.folding import words
+from rapidfuzz import process
+from rapidfuzz.distance import OSA
+
+from bookstore.catalogue.folding import key, words
+from bookstore.catalogue.isbn import normalise_isbn
+from bookstore.catalogue.queries import VOCABULARY
+from bookstore.database import Connection, Database
+
+Rule = Literal["words", "prefix", "correction"]
+
+FEW = 5
+VOCABULARY_SECONDS = 10.0
 
 # Fills `books.search` from the columns of a SearchText, wherever they were put.
 SEARCH_DOCUMENT = "search_document({0}.search_title, {0}.search_contributors, {0}.search_extra, {0}.search_subjects)"
@@ -39,6 +57,164 @@ def search_text(
         _joined(contributors),
         _joined(part for part in (subtitle, series) if part),
         _joined(subjects),
+    )
+
+
+class Meaning(NamedTuple):
+    """What a reader's query asks for; `wanted` and `unwanted` are folded, in the syntax of `websearch_to_tsquery`."""
+
+    wanted: str
+    unwanted: str
+    words: tuple[str, ...]  # empty when there are operators: then nothing is completed or corrected
+    isbn: str | None
+    sku: str | None
+    title: str
+
+    @property
+    def unfinished(self) -> bool:
+        """May the last word be the beginning of one? A single letter begins half the catalogue."""
+        return bool(self.words) and (len(self.words[-1]) > 1 or not self.words[-1].isascii())
+
+    def params(self) -> dict[str, Any]:
+        before, last = " ".join(self.words[:-1]), f"'{self.words[-1]}':*" if self.words else ""
+        return {
+            "wanted": self.wanted,
+            "unwanted": self.unwanted,
+            "before": before,
+            "last": last,
+            "isbn": self.isbn,
+            "sku": self.sku,
+            "exact_title": self.title,
+        }
+
+
+def understand(q: str) -> Meaning:
+    """Never fails: what is no syntax is words, and what is no word is nothing."""
+    wanted: list[str] = []
+    unwanted: list[str] = []
+    plain: list[str] = []
+    operators = False
+    for sign, phrase, word in _TERM.findall(q.translate(_QUOTES)):
+        found = words(phrase or word)
+        if word == "OR" and not sign:
+            wanted.append("or")
+            operators = True
+        elif found and (sign or phrase):
+            (unwanted if sign else wanted).append(f'"{" ".join(found)}"')
+            operators = True
+        else:
+            # quoted, so that `or` in a title is a word; capitals make the operator
+            wanted.extend(f'"{part}"' if part == "or" else part for part in found)
+            plain.extend(found)
+    return Meaning(
+        wanted=" ".join(wanted),
+        unwanted=" or ".join(unwanted),
+        words=() if operators else tuple(plain),
+        isbn=normalise_isbn(q),
+        sku=q if not any(character.isspace() for character in q) else None,
+        title=key(q),
+    )
+
+
+def matches(meaning: Meaning, rule: Rule) -> str:
+    """The condition on `books b` under which a book is found, for the parameters `meaning.params()`."""
+    arms = [_identified(meaning)] if _identified(meaning) else []
+    if meaning.wanted or meaning.unwanted:
+        arms.append(f"b.search @@ {_tsquery(meaning, rule)}")
+    else:
+        arms.append("b.sort_title = %(exact_title)s")  # a title of signs alone has no words
+    return f"({' OR '.join(arms)})"
+
+
+def relevance(meaning: Meaning, rule: Rule) -> str:
+    """The key that orders by relevance: the number itself, the title itself, the words, their beginnings; among these
+    PostgreSQL's rank, raised a little for what many have read. An integer, so that a cursor holds it exactly."""
+    identified = _identified(meaning)
+    tiers = f"WHEN {identified} THEN 3 " if identified else ""
+    tiers += "WHEN b.sort_title = %(exact_title)s THEN 2 "
+    tiers += f"WHEN b.search @@ {_tsquery(meaning, 'words')} THEN 1 "
+    rank = f"ts_rank(b.search, {_tsquery(meaning, rule)}, 1) * (1 + ln(1 + coalesce(b.rating_count, 0)) / 20)"
+    return f"(CASE {tiers} ELSE 0 END * 1000000000::bigint + ({rank} * 1000000)::bigint)"
+
+
+def hits(meaning: Meaning) -> str:
+    """How many books each rule finds, counted no further than is of interest."""
+
+    def count(rule: Rule) -> str:
+        found = f"SELECT FROM books b WHERE b.archived_at IS NULL AND {matches(meaning, rule)} LIMIT {FEW}"
+        return f"(SELECT count(*) FROM ({found}) AS by_{rule}) AS {rule}"  # noqa: S608 – constants of this file
+
+    prefix = count("prefix") if meaning.unfinished else "0 AS prefix"
+    return f"SELECT {count('words')}, {prefix}"
+
+
+class Vocabulary:
+    """The words of the catalogue, and which of them somebody may have meant."""
+
+    def __init__(self, books: Mapping[str, int]) -> None:
+        self._books = books
+        self._by_length: dict[int, list[str]] = {}
+        for word in books:
+            self._by_length.setdefault(len(word), []).append(word)
+
+    def correct(self, written: Sequence[str]) -> str | None:
+        """The same words with the unknown ones replaced; None when that changes nothing."""
+        corrected = [word if word in self._books else self._nearest(word) or word for word in written[:_CORRECTED]]
+        corrected += written[_CORRECTED:]
+        return " ".join(corrected) if corrected != list(written) else None
+
+    def _nearest(self, word: str) -> str | None:
+        if len(word) < 3 or word.isdigit():
+            return None
+        allowed = 1 if len(word) < 5 else 2
+        lengths = range(len(word) - allowed, len(word) + allowed + 1)
+        near = [
+            (distance, known[0] != word[0], -self._books[known], known)
+            for length in lengths
+            for known, distance, _ in process.extract_iter(
+                word, self._by_length.get(length, []), scorer=OSA.distance, score_cutoff=allowed
+            )
+        ]
+        return min(near)[-1] if near else None
+
+
+async def vocabulary_of(database: Database, connection: Connection) -> Vocabulary:
+    """Read again after a few seconds; one per database, because a process under test has several."""
+    known = _VOCABULARIES.get(database)
+    if known is None or time.monotonic() - known[0] > VOCABULARY_SECONDS:
+        rows = await connection.fetch_all(VOCABULARY)
+        known = (time.monotonic(), Vocabulary({row["word"]: row["books"] for row in rows}))
+        _VOCABULARIES[database] = known
+    return known[1]
+
+
+_VOCABULARIES: WeakKeyDictionary[Database, tuple[float, Vocabulary]] = WeakKeyDictionary()
+_CORRECTED = 5  # how many words are looked up at most: each costs about a millisecond of the event loop
+_TERM = re.compile(r"""(-?)(?:"([^"]*)"?|([^\s"]+))""")
+_QUOTES = str.maketrans("“”„«»", '"' * 5)
+
+
+def _tsquery(meaning: Meaning, rule: Rule) -> str:
+    query = _both("wanted")
+    if meaning.unwanted:
+        query = f"({query} && !!{_both('unwanted')})"
+    if rule == "prefix":
+        query = f"({query} || ({_both('before')} && to_tsquery('pg_catalog.simple', %(last)s)))"
+    return query
+
+
+def _both(name: str) -> str:
+    return (
+        f"(websearch_to_tsquery('pg_catalog.english', %({name})s)"
+        f" || websearch_to_tsquery('pg_catalog.simple', %({name})s))"
+    )
+
+
+def _identified(meaning: Meaning) -> str:
+    return " OR ".join(
+        f"b.{column} = %({name})s"
+        for column, name in (("isbn13", "isbn"), ("sku", "sku"))
+        if getattr(meaning, name) is not None
     )
 
 
