@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 ROOM = {"runtime": 500, "embedded": 200, "dev": 500, "bench": 300}  # MB, measured and rounded up
+SOURCE_ONLY = ("quantile-python",)  # needed by aioprometheus; everything else must be had without a compiler
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -52,14 +53,16 @@ def install(layers: Sequence[str], project: Path) -> None:
     started = time.monotonic()
     marker = venv / ".installing"
     if marker.exists():
-        _say("The last installation was interrupted: starting again with an empty .venv.")
+        _say("The last installation did not come to its end: starting again with an empty .venv.")
         shutil.rmtree(venv)
     if not python.exists():
         _make_venv(venv)
     marker.touch()
     _say(f"Installing {' and '.join(missing)} requirements into .venv (once; a minute or two) …")
     files = [project / "requirements" / f"{layer}.txt" for layer in layers]
-    _pip(python, ["install", "--require-hashes", "--only-binary", ":all:", *_each("-r", files)], _count(files))
+    locked = ["install", "--require-hashes", "--only-binary", ":all:", "--no-build-isolation"]
+    _pip(python, [*locked, "-r", str(_build_tools(venv, project))], 0)
+    _pip(python, [*locked, "--use-pep517", *_each("--no-binary", SOURCE_ONLY), *_each("-r", files)], _count(files))
     _pip(python, ["install", "--no-deps", "--no-build-isolation", "-e", str(project)], 0)
     for layer in layers:
         (venv / f".installed-{layer}").write_text(_fingerprint(venv, layer, project))
@@ -82,6 +85,16 @@ def _fingerprint(venv: Path, layer: str, project: Path) -> str:
     for path in (venv / "pyvenv.cfg", project / "requirements" / f"{layer}.txt", project / "pyproject.toml"):
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _build_tools(venv: Path, project: Path) -> Path:
+    """setuptools as it is locked, ahead of the rest: pip's build isolation would fetch one that nobody locked."""
+    lines = (project / "requirements" / "embedded.txt").read_text().split("\n")
+    begin = next(number for number, line in enumerate(lines) if line.startswith("setuptools=="))
+    end = next(number for number in range(begin, len(lines)) if not lines[number].endswith("\\"))
+    path = venv / "build-tools.txt"
+    path.write_text("\n".join(lines[begin : end + 1]) + "\n")
+    return path
 
 
 def _check_room(project: Path, layers: Sequence[str]) -> None:
@@ -218,8 +231,8 @@ def _count(files: Sequence[Path]) -> int:
     return sum(line[0].isalnum() for file in files for line in file.read_text().splitlines() if line)
 
 
-def _each(option: str, files: Sequence[Path]) -> list[str]:
-    return [word for file in files for word in (option, str(file))]
+def _each(option: str, values: Sequence[object]) -> list[str]:
+    return [word for value in values for word in (option, str(value))]
 
 
 def _say(text: str) -> None:
