@@ -1,0 +1,343 @@
+"""One import from its first byte to its summary. Blocking: for the command, or for a thread of the API."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import psycopg2
+from psycopg2 import errorcodes, extensions
+
+from bookstore.catalogue.search import REFRESH_WORDS
+from bookstore.database import connect_blocking
+
+from .book import BadRow, Book
+from .columns import Columns
+from .jobs import fail_job, finish_job, record_batch, start_job
+from .merge import MERGE_LOCK, Interfered, stored_books, write_books
+from .outcome import (
+    ImportInterrupted,
+    ImportRefused,
+    ImportSummary,
+    Problem,
+    ProblemListener,
+    Progress,
+    ProgressListener,
+    RowOutcome,
+    RowProblem,
+)
+from .plan import StoredBook, Write, book_meant, plan
+from .presets import preset_named
+from .seen import Seen
+from .sources import CsvRows, JsonlRows, Lines, format_of, read_rows
+
+BATCH_ROWS = 1000
+BATCH_BYTES = 8 << 20  # of the file: a thousand rows of a megabyte each are too many at once
+ATTEMPTS = 6  # of one batch, when somebody else writes the same books
+SHOWN_PROBLEMS = 50
+
+_TRY_AGAIN = (errorcodes.DEADLOCK_DETECTED, errorcodes.SERIALIZATION_FAILURE)
+
+
+def import_books(
+    url: str,
+    source: BinaryIO | Path,
+    *,
+    format: str | None = None,
+    preset: str = "bookstore",
+    mapping: Mapping[str, str] | None = None,
+    defaults: Mapping[str, str] | None = None,
+    dry_run: bool = False,
+    name: str | None = None,
+    on_progress: ProgressListener | None = None,
+    on_problem: ProblemListener | None = None,
+) -> ImportSummary:
+    """Brings the books of `source` into the catalogue, or (`dry_run`) says what that would do.
+
+    Raises `ImportRefused` before anything is written, and `ImportInterrupted` when the database fails; then the batches
+    committed so far stay, each of them whole, and the same import again completes it.
+    """
+    started = time.monotonic()
+    known = preset_named(preset)
+    name = name or (source.name if isinstance(source, Path) else "stream")
+    with _opened(source) as file, Seen() as seen:
+        lines = Lines(file, name)
+        format = format or format_of(name)
+        rows = read_rows(format, lines, name)
+        columns = Columns(known, mapping or {}, defaults or {}, rows.columns)
+        with _catalogue(url) as connection:
+            options = {"mapping": dict(mapping or {}), "defaults": dict(defaults or {})}
+            with connection, connection.cursor() as cursor:
+                job = start_job(cursor, source=name, format=format, preset=preset, options=options, dry_run=dry_run)
+            summary = ImportSummary(job=job, source=name, format=format, preset=preset, dry_run=dry_run)
+            run = _Run(connection, seen, summary, on_problem)
+            with _job_told(url, connection, summary):
+                for batch in _batches(rows, columns, lines, seen):
+                    run.store(batch)
+                    if on_progress:
+                        on_progress(Progress(lines.bytes_read, _size(file), summary.counts.rows))
+                if not dry_run:
+                    _refresh(connection, wrote=summary.counts.created + summary.counts.updated > 0)
+                summary.author_names, summary.author_people = seen.names()
+                summary.seconds = time.monotonic() - started
+                with connection, connection.cursor() as cursor:
+                    finish_job(cursor, job, summary)
+    return summary
+
+
+class Entry(NamedTuple):
+    """A row that makes sense by itself."""
+
+    row: int
+    line: int
+    book: Book
+    warnings: tuple[Problem, ...]
+
+    def problem(self, fault: RowProblem) -> Problem:
+        return fault.at(self.row, self.line)
+
+
+@dataclass
+class Batch:
+    entries: list[Entry] = field(default_factory=list)
+    settled: list[RowOutcome] = field(default_factory=list)  # rows whose fate needs no look at the catalogue
+
+    def halves(self) -> tuple[Batch, Batch]:
+        middle = len(self.entries) // 2
+        return Batch(self.entries[:middle], self.settled), Batch(self.entries[middle:])
+
+    def __len__(self) -> int:
+        return len(self.entries) + len(self.settled)
+
+
+def _batches(rows: CsvRows | JsonlRows, columns: Columns, lines: Lines, seen: Seen) -> Iterator[Batch]:
+    batch, begun_at = Batch(), 0
+    for row in rows:
+        if isinstance(row, Problem):
+            batch.settled.append(RowOutcome(row.row, "failed", issues=(row,)))
+        else:
+            _sort_in(batch, row.number, row.line, row.values, columns, seen)
+        if len(batch) >= BATCH_ROWS or lines.bytes_read - begun_at >= BATCH_BYTES:
+            yield batch
+            batch, begun_at = Batch(), lines.bytes_read
+    if len(batch):
+        yield batch
+
+
+def _sort_in(batch: Batch, number: int, line: int, values: Mapping[str, object], columns: Columns, seen: Seen) -> None:
+    try:
+        book, faults = columns.book(values)
+    except BadRow as bad:
+        issues = tuple(problem.at(number, line) for problem in bad.problems)
+        batch.settled.append(RowOutcome(number, "failed", issues=issues))
+        return
+    warnings = tuple(fault.at(number, line, "warning") for fault in faults)
+    earlier = seen.claim(number, book)
+    if earlier is None:
+        batch.entries.append(Entry(number, line, book, warnings))
+        return
+    row, the_same = earlier
+    key = "isbn" if book.isbn13 else "sku"
+    fault = RowProblem(
+        f"the very same book as in row {row}" if the_same else f"row {row} has the same ISBN or SKU and says otherwise",
+        column=key,
+        value=book.isbn13 or book.sku,
+    )
+    issue = fault.at(number, line, "warning" if the_same else "error")
+    batch.settled.append(RowOutcome(number, "unchanged" if the_same else "failed", issues=(*warnings, issue)))
+
+
+class _Run:
+    """The batches of one import on one connection; each is one transaction, in a dry run one that is rolled back."""
+
+    def __init__(
+        self, connection: extensions.connection, seen: Seen, summary: ImportSummary, on_problem: ProblemListener | None
+    ) -> None:
+        self._connection = connection
+        self._seen = seen
+        self._summary = summary
+        self._on_problem = on_problem
+        self._recorded = 0
+
+    def store(self, batch: Batch) -> None:
+        """Stores a batch; one that PostgreSQL refuses is halved until the row it refuses stands alone."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                outcomes = self._attempt(batch)
+                break
+            except (Interfered, psycopg2.errors.UniqueViolation):
+                self._connection.rollback()
+            except psycopg2.Error as fault:
+                if fault.pgcode in _TRY_AGAIN:
+                    self._connection.rollback()
+                elif isinstance(fault, psycopg2.DataError | psycopg2.IntegrityError):
+                    self._connection.rollback()
+                    return self._isolate(batch, fault)
+                else:
+                    raise
+            time.sleep(random.uniform(0, 0.05) * 2**attempt)  # noqa: S311 - who waits how long is no secret
+        else:
+            raise ImportInterrupted("others write the same books all the time; run the import again when it is quieter")
+        self._tell(batch, outcomes)
+        return None
+
+    def _attempt(self, batch: Batch) -> list[RowOutcome]:
+        """One transaction: look, decide, write, note in the job."""
+        dry_run = self._summary.dry_run
+        with self._connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", MERGE_LOCK)
+            outcomes, writes = self._planned(
+                batch.entries, stored_books(cursor, [entry.book for entry in batch.entries])
+            )
+            if writes:
+                write_books(cursor, writes, reference=f"import {self._summary.job}")
+            if dry_run:
+                self._connection.rollback()
+            outcomes = sorted([*batch.settled, *outcomes], key=lambda outcome: outcome.row)
+            recorded = record_batch(
+                cursor, self._summary.job, rows=len(outcomes), outcomes=outcomes, recorded=self._recorded
+            )
+            self._connection.commit()
+        self._recorded += recorded
+        return outcomes
+
+    def _planned(
+        self, entries: Sequence[Entry], stored: Sequence[StoredBook]
+    ) -> tuple[list[RowOutcome], list[tuple[int, Write]]]:
+        by_isbn = {book.facts.isbn13: book for book in stored if book.facts.isbn13}
+        by_sku = {book.facts.sku: book for book in stored if book.facts.sku}
+        outcomes: list[RowOutcome] = []
+        writes: list[tuple[int, Write]] = []
+        for entry in entries:
+            found = (by_isbn.get(entry.book.isbn13 or ""), by_sku.get(entry.book.sku or ""))
+            try:
+                meant = book_meant(entry.book, *found)
+                if meant and (first := self._seen.claim_stored(entry.row, meant.id)) != entry.row:
+                    raise RowProblem(f"is the same book as row {first}, by its other number", column="sku")
+                write = plan(entry.book, *found)
+            except RowProblem as fault:
+                outcomes.append(RowOutcome(entry.row, "failed", issues=(*entry.warnings, entry.problem(fault))))
+                continue
+            if write is None:
+                outcomes.append(RowOutcome(entry.row, "unchanged", meant and meant.id, entry.warnings))
+                continue
+            writes.append((entry.row, write))
+            outcomes.append(
+                RowOutcome(entry.row, "updated" if meant else "created", meant and meant.id, entry.warnings)
+            )
+        return outcomes, writes
+
+    def _isolate(self, batch: Batch, fault: psycopg2.Error) -> None:
+        if len(batch.entries) > 1:
+            for half in batch.halves():
+                self.store(half)
+            return
+        refused = [
+            RowOutcome(
+                entry.row,
+                "failed",
+                issues=(*entry.warnings, entry.problem(RowProblem(f"PostgreSQL refuses it: {_sentence(fault)}"))),
+            )
+            for entry in batch.entries
+        ]
+        self.store(Batch([], [*batch.settled, *refused]))
+
+    def _tell(self, batch: Batch, outcomes: Sequence[RowOutcome]) -> None:
+        failed = {outcome.row for outcome in outcomes if outcome.status == "failed"}
+        good = [entry.book for entry in batch.entries if entry.row not in failed]
+        self._seen.note_names(good)
+        self._summary.with_isbn += sum(book.isbn13 is not None for book in good)
+        for outcome in outcomes:
+            self._summary.counts.add(outcome)
+            for issue in outcome.issues:
+                if len(self._summary.problems) < SHOWN_PROBLEMS:
+                    self._summary.problems.append(issue)
+                if self._on_problem:
+                    self._on_problem(issue)
+
+
+@contextmanager
+def _opened(source: BinaryIO | Path) -> Iterator[BinaryIO]:
+    if not isinstance(source, Path):
+        yield source
+        return
+    try:
+        file = source.open("rb")
+    except FileNotFoundError:
+        raise ImportRefused(f"there is no file {source}") from None
+    except OSError as fault:
+        raise ImportRefused(f"{source} cannot be read: {fault.strerror}") from None
+    with file:
+        yield file
+
+
+def _size(file: BinaryIO) -> int | None:
+    try:
+        return os.fstat(file.fileno()).st_size or None
+    except (OSError, AttributeError, ValueError):
+        return None
+
+
+@contextmanager
+def _catalogue(url: str) -> Iterator[extensions.connection]:
+    try:
+        connection = connect_blocking(url, application_name="bookstore import")
+    except psycopg2.Error as fault:
+        raise ImportInterrupted(f"PostgreSQL cannot be reached: {_sentence(fault)}") from None
+    try:
+        yield connection
+    except psycopg2.errors.UndefinedTable as fault:
+        raise ImportRefused(
+            f"the database has no catalogue yet ({_sentence(fault)}); run: supervisor migrate"
+        ) from None
+    except psycopg2.Error as fault:
+        raise ImportInterrupted(f"PostgreSQL failed: {_sentence(fault)}") from fault
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _job_told(url: str, connection: extensions.connection, summary: ImportSummary) -> Iterator[None]:
+    """However the import ends before its end, its job says so: on its own connection, or if that is gone on another."""
+    try:
+        yield
+    except BaseException as fault:
+        reason = _sentence(fault) if isinstance(fault, psycopg2.Error) else str(fault) or type(fault).__name__
+        with contextlib.suppress(psycopg2.Error):
+            if connection.closed:
+                connection = connect_blocking(url)
+            connection.rollback()
+            with connection, connection.cursor() as cursor:
+                fail_job(cursor, summary.job, reason)
+        if isinstance(fault, psycopg2.Error):
+            done = "nothing was written" if summary.dry_run else "every batch before it is stored, whole"
+            raise ImportInterrupted(
+                f"after {summary.counts.rows:,} rows PostgreSQL failed: {reason}. {done.capitalize()}; "
+                "the same import again completes it"
+            ) from fault
+        raise
+
+
+def _refresh(connection: extensions.connection, *, wrote: bool) -> None:
+    """The vocabulary, and what the query planner knows; also after a run that changed nothing, because the one before
+    may have been killed just here."""
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", MERGE_LOCK)
+        cursor.execute(REFRESH_WORDS)
+        if wrote:
+            cursor.execute(
+                "ANALYZE books, works, contributors, book_contributors, subjects, book_subjects, prices, stock"
+            )
+
+
+def _sentence(fault: BaseException) -> str:
+    diagnosis = getattr(fault, "diag", None)
+    text = (diagnosis.message_primary if diagnosis else None) or str(fault)
+    return " ".join(text.split()).rstrip(".")
