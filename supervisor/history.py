@@ -41,7 +41,7 @@ class History:
         self._ring.append(transition)
         with contextlib.suppress(OSError):
             if self._lines >= 2 * KEPT:
-                write_whole(self._path, "".join(_line(kept) for kept in self._ring))
+                write_whole(self._path, "".join(_line(kept) for kept in self._ring).encode())
                 self._lines = len(self._ring)
             else:
                 _append(self._path, _line(transition))

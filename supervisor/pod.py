@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from loguru import logger
 
@@ -25,7 +25,8 @@ Phase = Literal[
     "draining",
     "stopped",
 ]
-BEFORE_MIGRATED = ("starting", "waiting_for_database", "migrating", "migration_failed")
+PHASES: tuple[Phase, ...] = get_args(Phase)
+BEFORE_SERVING = ("starting", "waiting_for_database", "migrating", "migration_failed", "warming")
 
 
 class Pod:
@@ -34,6 +35,8 @@ class Pod:
     ) -> None:
         self.clock = clock
         self.mode = mode
+        self.version = __version__
+        self.pid = os.getpid()
         self.history = history
         self.expected_workers = expected_workers
         self.started_at = clock()
@@ -166,8 +169,8 @@ class Pod:
             "sequence": sequence,
             "boottime": self.clock(),
             "as_of": timestamp(),
-            "pid": os.getpid(),
-            "version": __version__,
+            "pid": self.pid,
+            "version": self.version,
             "phase": self.phase,
             "draining": self.draining,
             "status": verdict.status,

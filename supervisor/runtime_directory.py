@@ -66,19 +66,19 @@ class RuntimeDirectory:
             os.close(descriptor)
 
     def write_state(self, state: Mapping[str, Any]) -> None:
-        write_whole(self.state, json.dumps(state, indent=1, ensure_ascii=False))
+        write_whole(self.state, json.dumps(state, indent=1).encode())
 
     def read_state(self) -> dict[str, Any] | None:
         """The last state written, by whatever supervisor and however long ago; None when there is none to read."""
         return read_json(self.state)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """A reader sees the old text or the new one, never half of it."""
+def write_whole(path: Path, content: bytes) -> None:
+    """A reader sees the old content or the new one, never half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
     temporary.replace(path)
 
 
