@@ -73,7 +73,7 @@ CREATE FUNCTION apply_stock_movements() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO stock (book_id) SELECT DISTINCT book_id FROM moved ORDER BY book_id ON CONFLICT DO NOTHING;
     PERFORM FROM stock WHERE book_id IN (SELECT book_id FROM moved) ORDER BY book_id FOR UPDATE;
-    UPDATE stock SET on_hand = on_hand + change.on_hand, allocated = allocated + change.allocated
+    UPDATE stock SET on_hand = stock.on_hand + change.on_hand, allocated = stock.allocated + change.allocated
         FROM (SELECT book_id, sum(on_hand_change)::int AS on_hand, sum(allocated_change)::int AS allocated
               FROM moved GROUP BY book_id) AS change
         WHERE stock.book_id = change.book_id;
