@@ -1,0 +1,354 @@
+"""The one place where every request comes in and every answer is finished.
+
+Request id, gate, errors, conditional answers, CORS, security headers, access line and metrics are here and nowhere
+else, because each layer of a tower of middlewares costs more than all of this does. What the router refuses and what is
+no HTTP at all comes out through here too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from aiohttp import web
+from aiohttp.client_exceptions import ClientConnectionResetError
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http_writer import HttpVersion11
+from aiohttp.web_protocol import RequestHandler
+from loguru import logger
+
+from bookstore.cache import CACHE, ReadyAnswer
+from bookstore.errors import PROBLEM_JSON, BadRequest, BookStoreError, Invalid, NotReady, problem_body, translate
+from bookstore.logs import RequestFields, current_request, write_access_line
+from bookstore.metrics import METRICS, UNMATCHED
+from bookstore.settings import SETTINGS
+from bookstore.worker_socket import WORKER
+
+SECURITY_HEADERS = {
+    "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Server": "BookStore",
+}
+READABLE_ACROSS_ORIGINS = "ETag, Link, Location, Content-Location, Retry-After, X-Request-ID, Cache-Status"
+ACCEPTED_ACROSS_ORIGINS = (
+    "Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, Prefer, X-Request-ID, traceparent"
+)
+PREFLIGHT_SECONDS = 600
+CLIENT_CLOSED_REQUEST = 499  # nginx's word for a caller who did not wait
+
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._~:@/+=-]{1,128}").fullmatch
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
+_SPECIAL = ("If-None-Match", "If-Modified-Since", "Prefer", "Origin", "Authorization", "Range", "Expect")
+
+
+class Runner(web.AppRunner):
+    """Runs an application behind the front door; gunicorn and the tests both start it so."""
+
+    def __init__(self, app: web.Application, **options: Any) -> None:
+        super().__init__(app, **{"access_log": None, **options})
+
+    async def _make_server(self) -> web.Server:
+        plain = await super()._make_server()
+        return Server(FrontDoor(self.app, plain.request_handler), plain)
+
+
+class Server(web.Server):
+    def __init__(self, door: FrontDoor, plain: web.Server) -> None:
+        super().__init__(
+            door,  # type: ignore[arg-type]
+            request_factory=plain.request_factory,
+            handler_cancellation=plain.handler_cancellation,
+            loop=plain._loop,
+            **plain._kwargs,
+        )
+        self.door = door
+        door.worker.server = self
+
+    def __call__(self) -> RequestHandler:
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+
+class Connection(RequestHandler):
+    """aiohttp's protocol, except that what its parser refuses leaves in our form."""
+
+    __slots__ = ("_door",)
+
+    def __init__(self, manager: Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._door = manager.door
+
+    @property
+    def is_busy(self) -> bool:
+        return self._request_in_progress or bool(self._messages)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer was already begun")
+        response = self._door.refuse(request, status)
+        response.force_close()
+        return response
+
+
+class FrontDoor:
+    def __init__(self, app: web.Application, handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> None:
+        settings = app[SETTINGS]
+        self.worker = app[WORKER]
+        self._app = app
+        self._handle = handle
+        self._cache = app[CACHE]
+        self._prefix = f"{settings.api_prefix}/"
+        self._shows_causes = settings.debug and settings.environment == "development"
+        self._origins = frozenset(settings.cors_origins)
+        self._ids = itertools.count(1)
+        self._id_prefix = secrets.token_hex(10)
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        began = time.perf_counter()
+        headers = request.headers
+        request_id = headers.get("X-Request-ID")
+        if request_id is None or not _SANE_REQUEST_ID(request_id):
+            request_id = f"{self._id_prefix}{next(self._ids):012x}"
+
+        kept = self._cache.fresh(request.raw_path)
+        if kept is not None and self._is_plain(request):
+            self._account(request, request_id, kept.endpoint, 200, len(kept.body), began, kept=kept)
+            return ReadyResponse(self._head_of(kept), request_id, kept.body)
+
+        fields = RequestFields(request_id, request.method, _traceparent(headers.get("traceparent")))
+        current_request.set(fields)
+        error: BookStoreError | None = None
+        try:
+            response = await self._answer(request)
+        except asyncio.CancelledError:
+            self._account(request, request_id, _endpoint(request), CLIENT_CLOSED_REQUEST, 0, began, fields=fields)
+            raise
+        except Exception as raised:
+            if request.writer.output_size > 0:
+                logger.opt(exception=raised).error("An answer broke off half-way.")
+                raise ConnectionError("an answer was already begun") from raised
+            response, error = self._explain(request, fields, raised)
+        fields.endpoint = _endpoint(request)
+        if not response.prepared:
+            response = _conditional(request, response)
+            self._finish(request, response, request_id)
+        body = response.body if isinstance(response, web.Response) else None
+        sent = len(body) if isinstance(body, bytes) else 0
+        self._account(request, request_id, fields.endpoint, response.status, sent, began, fields=fields, error=error)
+        return response
+
+    def refuse(self, request: web.BaseRequest, status: int) -> web.Response:
+        """The answer to what is no HTTP request at all."""
+        METRICS.refused_by_parser.add()
+        request_id = f"{self._id_prefix}{next(self._ids):012x}"
+        error = BadRequest("This is not a well-formed HTTP request.") if status == 400 else BookStoreError()
+        body = problem_body(error, request_id)
+        response = web.Response(body=body, status=error.status, headers={"Content-Type": PROBLEM_JSON})
+        self._finish(request, response, request_id)
+        self._account(request, request_id, UNMATCHED, status, len(body), time.perf_counter())
+        return response
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        path = request.raw_path
+        if "%00" in path:
+            raise Invalid.at("/path", "holds U+0000")
+        if not self.worker.gate_open and path.startswith(self._prefix):
+            raise NotReady
+        try:
+            return await self._handle(request)
+        except web.HTTPMethodNotAllowed as refused:
+            if request.method != "OPTIONS":
+                refused.headers["Allow"] = _allowed(refused)
+                raise
+            return self._options(request, _allowed(refused))
+
+    def _options(self, request: web.Request, allowed: str) -> web.Response:
+        response = web.Response(status=204, headers={"Allow": allowed})
+        if self._origins and "Access-Control-Request-Method" in request.headers:
+            response.headers["Access-Control-Allow-Methods"] = allowed
+            response.headers["Access-Control-Allow-Headers"] = ACCEPTED_ACROSS_ORIGINS
+            response.headers["Access-Control-Max-Age"] = str(PREFLIGHT_SECONDS)
+        return response
+
+    def _explain(
+        self, request: web.Request, fields: RequestFields, raised: Exception
+    ) -> tuple[web.StreamResponse, BookStoreError | None]:
+        if isinstance(raised, web.HTTPException) and raised.status < 400:  # a redirect is an answer
+            return web.Response(status=raised.status, headers=raised.headers), None
+        error = translate(raised)
+        cause = None
+        if error.status == 500:
+            fields.endpoint = _endpoint(request)
+            logger.opt(exception=raised).error("{} {} failed: {}", request.method, request.path, type(raised).__name__)
+            cause = raised if self._shows_causes else None
+        body = problem_body(error, fields.request_id, cause=cause)
+        headers = {"Cache-Control": "no-store", **error.headers, "Content-Type": PROBLEM_JSON}
+        return web.Response(body=body, status=error.status, headers=headers), error
+
+    def _finish(self, request: web.BaseRequest, response: web.StreamResponse, request_id: str) -> None:
+        headers = response.headers
+        headers["X-Request-ID"] = request_id
+        for name, value in SECURITY_HEADERS.items():
+            headers.setdefault(name, value)
+        if self._origins:
+            self._allow_origin(request, response)
+        if self.worker.draining:
+            headers["Connection"] = "close"  # the header itself: `force_close` alone would hang up unannounced
+            response.force_close()
+
+    def _allow_origin(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        vary = response.headers.get("Vary")
+        response.headers["Vary"] = f"{vary}, Origin" if vary else "Origin"
+        origin = request.headers.get("Origin")
+        if origin is not None and ("*" in self._origins or origin in self._origins):
+            response.headers["Access-Control-Allow-Origin"] = "*" if "*" in self._origins else origin
+            response.headers["Access-Control-Expose-Headers"] = READABLE_ACROSS_ORIGINS
+
+    def _is_plain(self, request: web.Request) -> bool:
+        """Nothing about it asks for another answer than everybody gets."""
+        if (
+            request.method != "GET"
+            or request.version != HttpVersion11
+            or not request.keep_alive
+            or self.worker.draining
+        ):
+            return False
+        headers = request.headers
+        return not any(name in headers for name in _SPECIAL)
+
+    def _head_of(self, kept: ReadyAnswer) -> bytes:
+        if kept.head is None:
+            headers = {**kept.headers, **{n: v for n, v in SECURITY_HEADERS.items() if n not in kept.headers}}
+            if self._origins:
+                headers["Vary"] = f"{headers['Vary']}, Origin" if "Vary" in headers else "Origin"
+            headers["Content-Length"] = str(len(kept.body))
+            lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            kept.head = f"HTTP/1.1 200 OK\r\n{lines}".encode()
+        return kept.head
+
+    def _account(
+        self,
+        request: web.BaseRequest,
+        request_id: str,
+        endpoint: str,
+        status: int,
+        sent: int,
+        began: float,
+        *,
+        kept: ReadyAnswer | None = None,
+        fields: RequestFields | None = None,
+        error: BookStoreError | None = None,
+    ) -> None:
+        seconds = time.perf_counter() - began
+        METRICS.count_request(request.method, endpoint, status, seconds, sent)
+        line: dict[str, Any] = {
+            "timestamp": datetime.now(UTC),
+            "level": "INFO" if status < 500 else "ERROR",
+            "service": "",
+            "request_id": request_id,
+            "user_id": fields.user_id if fields else None,
+            "endpoint": endpoint,
+            "method": request.method,
+            "status_code": status,
+            "response_time_ms": round(seconds * 1000, 3),
+            "message": f"{request.method} {request.path} {status}",
+            "logger": "bookstore.access",
+            "module": "front_door",
+            "function": "_account",
+            "line": 0,
+            "bytes": sent,
+            "remote": request.remote,
+        }
+        if kept is not None:
+            line["cache"] = "hit"
+        elif fields is not None:
+            line["queries"] = fields.queries
+            line["query_ms"] = round(fields.query_seconds * 1000, 3)
+            if fields.traceparent:
+                line["traceparent"] = fields.traceparent
+        if error is not None:
+            line["error"] = error.error
+        write_access_line(line)
+
+
+class ReadyResponse(web.StreamResponse):
+    """Head and body as bytes, written in one piece. Only for a plain HTTP/1.1 GET that keeps its connection."""
+
+    def __init__(self, head: bytes, request_id: str, body: bytes) -> None:
+        super().__init__()
+        self._bytes = b"%sDate: %s\r\nX-Request-ID: %s\r\n\r\n%s" % (
+            head,
+            rfc822_formatted_time().encode(),
+            request_id.encode(),
+            body,
+        )
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        self._keep_alive = True
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ClientConnectionResetError("the caller is gone")
+        transport.write(self._bytes)
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        self._eof_sent = True
+
+
+def _conditional(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """304 when the caller has it already (RFC 9110, 13.2.2)."""
+    if response.status != 200 or request.method not in ("GET", "HEAD"):
+        return response
+    etag, modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
+    known = request.headers.get("If-None-Match")
+    if known is not None:
+        fresh = etag is not None and (known.strip() == "*" or _opaque(etag) in map(_opaque, known.split(",")))
+    else:
+        since = request.headers.get("If-Modified-Since")
+        fresh = since is not None and modified is not None and not _is_later(modified, since)
+    if not fresh:
+        return response
+    kept = {name: value for name, value in response.headers.items() if name not in ("Content-Type", "Content-Length")}
+    return web.Response(status=304, headers=kept)
+
+
+def _opaque(tag: str) -> str:
+    return tag.strip().removeprefix("W/")
+
+
+def _is_later(modified: str, since: str) -> bool:
+    try:
+        return parsedate_to_datetime(modified) > parsedate_to_datetime(since)
+    except (TypeError, ValueError):
+        return True
+
+
+def _endpoint(request: web.Request) -> str:
+    match = request._match_info
+    resource = match.route.resource if match is not None and match.http_exception is None else None
+    return resource.canonical if resource is not None else UNMATCHED
+
+
+def _allowed(refused: web.HTTPMethodNotAllowed) -> str:
+    return ", ".join(sorted({*refused.allowed_methods, "OPTIONS"}))
+
+
+def _traceparent(given: str | None) -> str | None:
+    return given if given is not None and _TRACEPARENT(given) else None
