@@ -186,10 +186,8 @@ def migrate(
     try:
         outcome = migrations.migrate_blocking(settings, after=after, say=_print)
     except migrations.MigrationFailed as failure:
-        typer.echo(f"migration failed: {failure.reason}", err=True)
+        typer.echo(f"migration failed: {failure}", err=True)
         raise typer.Exit(1) from None
-    for name in outcome.applied:
-        typer.echo(f"applied {name}")
     typer.echo(f"{len(outcome.known)} migrations in the database, {len(outcome.applied)} of them new")
 
 

@@ -137,8 +137,8 @@ class Supervisor:
                 outcome = await migrations.migrate(self._settings, say=_say)
             except migrations.MigrationFailed as failure:
                 pod.migration_failures += 1
-                pod.settle("migrations", Finding("degraded" if pod.stage == "serving" else "unhealthy", failure.reason))
-                return failure.reason or "the migration failed"
+                pod.settle("migrations", Finding("degraded" if pod.stage == "serving" else "unhealthy", str(failure)))
+                return str(failure)
         pod.migrated, pod.applied, pod.newer = True, outcome.known, outcome.newer
         pod.migration_seconds = outcome.seconds
         pod.settle("migrations", Finding("healthy", facts={"newer_than_the_code": list(outcome.newer)}))
