@@ -18,33 +18,36 @@ __all__ = ["PROJECT", "up"]
 
 def up(data: Path, *, reload: bool) -> int:
     """Serve until told to stop; the exit status. What is wrong is raised as EmbeddedError or ConfigurationError."""
-    started = time.monotonic()
     os.chdir(PROJECT)
-    with Stopping() as stopping, contextlib.ExitStack() as stack:
-        try:
-            home = stack.enter_context(Home(data).held())
-            plan = make_plan(home, os.environ)
-            check_ports(plan)
-            check_room(home)
-            start_servers(plan, stack)
-            pod = Pod(plan, stopping)
-            stack.callback(pod.stop)
-            pod.start()
-            pod.wait_until_ready()
-            loaded = load_sample(plan)
-            running.publish(home, plan.environ)
-            say(
-                banner.render(
-                    plan, counts=count(plan), loaded=loaded, seconds=time.monotonic() - started, reload=reload
-                )
-            )
-            return restart_on_change(pod) if reload else pod.wait()
-        except Stop as stop:
-            say(f"\nStopping ({stop}): requests in flight are finished first; once more hurries.")
-            stack.callback(say, f"Stopped. Everything is kept in {banner.short(data)}; `make up` goes on from there.")
-            return 0
-        finally:
-            stopping.begin()
+    with Stopping() as stopping:
+        with contextlib.ExitStack() as stack:
+            try:
+                return serve(data, stack, stopping, reload=reload)
+            except Stop as stop:
+                say(f"\nStopping ({stop}): requests in flight are finished first; once more hurries.")
+            finally:
+                stopping.begin()
+        say(f"Stopped. Everything is kept in {banner.short(data)}; `make up` goes on from there.")
+        return 0
+
+
+def serve(data: Path, stack: contextlib.ExitStack, stopping: Stopping, *, reload: bool) -> int:
+    """`stack` takes down, in the opposite order, what is brought up here."""
+    started = time.monotonic()
+    home = stack.enter_context(Home(data).held())
+    plan = make_plan(home, os.environ)
+    check_ports(plan)
+    check_room(home)
+    start_servers(plan, stack)
+    pod = Pod(plan, stopping)
+    stack.callback(pod.stop)
+    pod.start()
+    pod.wait_until_ready()
+    loaded = load_sample(plan)
+    running.publish(home, plan.environ)
+    seconds = time.monotonic() - started
+    say(banner.render(plan, counts=count(plan), loaded=loaded, seconds=seconds, reload=reload))
+    return restart_on_change(pod) if reload else pod.wait()
 
 
 def start_servers(plan: Plan, stack: contextlib.ExitStack) -> None:

@@ -65,6 +65,9 @@ def make_plan(home: Home, environ: Mapping[str, str]) -> Plan:
     if not asked.get("RUNTIME_DIR"):
         asked["RUNTIME_DIR"] = _runtime_directory(home)
     plan = Plan(home, asked, load_settings(asked))
+    plan.environ["WORKERS"] = str(
+        plan.settings.workers
+    )  # the supervisor knows no profile of the API's, and awaits them
     plan.generate_secrets()
     return plan
 

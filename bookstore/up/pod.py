@@ -1,7 +1,6 @@
 """The supervisor as our child, in parent mode: it migrates, then starts gunicorn, and takes it down again."""
 
 import contextlib
-import http.client
 import json
 import os
 import signal
@@ -9,7 +8,6 @@ import subprocess
 import sys
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
 from bookstore.embedded import EmbeddedError
 from bookstore.embedded.processes import end, launch
@@ -20,11 +18,6 @@ COMMAND = ("-m", "supervisor", "run", "--", sys.executable, "-m", "gunicorn", "-
 SERVED = "bookstore.server:application"
 PATIENCE = 180
 """Seconds until ready; a first start on a slow disk takes 15."""
-PHASES = {
-    "waiting_for_database": "Waiting for PostgreSQL …",
-    "migrating": "Migrating …",
-    "warming": "Starting the workers …",
-}
 
 
 class Pod:
@@ -45,20 +38,15 @@ class Pod:
     def wait_until_ready(self) -> None:
         """Raises EmbeddedError when it will not come: the supervisor ended, or the migrations fail."""
         deadline = time.monotonic() + PATIENCE
-        shown = ""
         while True:
             if (status := self.ended()) is not None:
                 raise SupervisorEnded(status)
-            ready, said = self._ask("/health/ready")
-            if ready:
+            state = self._state()
+            if state.get("ready"):
                 return
-            phase = str(said.get("phase", ""))
+            phase = str(state.get("phase", ""))
             if phase == "migration_failed":
-                reason = self._ask("/status")[1].get("reason") or "its log above says why"
-                raise EmbeddedError(f"The migrations fail ({reason}): mend them, or start anew with `make reset`.")
-            if phase != shown and phase in PHASES:
-                say(PHASES[phase])
-            shown = phase
+                raise EmbeddedError(f"The migrations fail: {state['reason']}. Mend them, or start anew: `make reset`.")
             if time.monotonic() > deadline:
                 raise EmbeddedError(
                     f"Not ready after {PATIENCE} s ({phase or 'the supervisor is silent'}): the log above says why."
@@ -96,15 +84,14 @@ class Pod:
         _end_orphans({server.process.pid for server in servers if server is not None and server.process is not None})
         self.process = None
 
-    def _ask(self, path: str) -> tuple[bool, dict[str, Any]]:
-        host = urlsplit(self.plan.supervisor)
-        connection = http.client.HTTPConnection(str(host.hostname), host.port, timeout=2)  # no proxy is asked
-        with contextlib.closing(connection), contextlib.suppress(OSError, ValueError, http.client.HTTPException):
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            said = json.loads(answer.read())
-            return answer.status == 200, said if isinstance(said, dict) else {}
-        return False, {}
+    def _state(self) -> dict[str, Any]:
+        """What this supervisor, and not one before it, writes of itself."""
+        assert self.process is not None
+        try:
+            state = json.loads((PROJECT / self.plan.environ["RUNTIME_DIR"] / "supervisor.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return state if state.get("pid") == self.process.pid else {}
 
 
 class SupervisorEnded(EmbeddedError):
