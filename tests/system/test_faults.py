@@ -1,0 +1,105 @@
+"""What a running pod does when something it stands on goes away, and when it is told to go itself."""
+
+import asyncio
+import fcntl
+import os
+import pty
+import signal
+import termios
+import time
+from collections.abc import Callable
+
+import pytest
+
+from bookstore.embedded import Postgres
+from tests.system.pod import SUPERVISOR, Load, Pod
+
+pytestmark = pytest.mark.system
+
+PodBuilder = Callable[..., Pod]
+
+
+async def test_a_supervisor_killed_and_started_again_beside_a_serving_api_never_closes_it(
+    pod: PodBuilder, database_url: str
+) -> None:
+    one = pod(database_url)
+    one.start_service()
+    supervisor = one.start_supervisor()
+    await asyncio.to_thread(one.wait_until_ready)
+    load = Load(one, connections=4)
+    requests = asyncio.create_task(load.run(by_readiness=False))
+
+    supervisor.kill()
+    supervisor.wait()
+    alone = '"supervisor"'
+    await asyncio.to_thread(one.wait_until, lambda: alone in one.api("/health").text, "the API says it is alone")
+    assert one.api("/health/ready").status == 200
+    one.start_supervisor()
+    await asyncio.to_thread(one.wait_until_ready)
+    before = load.answered
+    await asyncio.to_thread(one.wait_until, lambda: load.answered > before + 50, "requests go on being answered")
+    load.give_up()
+    await requests
+
+    assert load.failures == []
+
+
+@pytest.mark.parametrize("round_", range(10))
+async def test_sigterm_under_load_loses_no_request(pod: PodBuilder, database_url: str, round_: int) -> None:
+    one = pod(database_url, workers=2, drain_delay=0.5)
+    supervisor = one.start()
+    await asyncio.to_thread(one.wait_until_ready)
+    load = Load(one, connections=32)
+    requests = asyncio.create_task(load.run())
+    await asyncio.to_thread(one.wait_until, lambda: load.answered > 300, "the load is on")
+    supervisor.send_signal(signal.SIGTERM)
+    await asyncio.wait_for(requests, 60)
+
+    assert await asyncio.to_thread(supervisor.wait, 60) == 0
+    assert load.failures == []
+    assert one.processes() == set()
+
+
+async def test_ctrl_c_in_a_terminal_drains_too(pod: PodBuilder, database_url: str) -> None:
+    one = pod(database_url, drain_delay=0.5)
+    ours, theirs = pty.openpty()
+
+    def take_terminal() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    supervisor = one.run([*SUPERVISOR, "--", *one.service], stdin=theirs, preexec_fn=take_terminal)
+    os.close(theirs)
+    await asyncio.to_thread(one.wait_until_ready)
+    load = Load(one, connections=8)
+    requests = asyncio.create_task(load.run())
+    await asyncio.to_thread(one.wait_until, lambda: load.answered > 50, "the load is on")
+    os.write(ours, b"\x03")
+    await asyncio.wait_for(requests, 60)
+
+    assert await asyncio.to_thread(supervisor.wait, 60) == 0
+    os.close(ours)
+    assert load.failures == []
+    assert one.processes() == set()
+
+
+def test_postgresql_stopped_and_started_again_is_503_and_then_200_without_a_restart(
+    pod: PodBuilder, own_postgres: Postgres
+) -> None:
+    one = pod(own_postgres.url())
+    supervisor = one.start()
+    one.wait_until_ready()
+    (worker,) = (one.directory / "workers").glob("*.sock")
+
+    own_postgres.stop()
+    one.wait_until(lambda: one.supervisor().status == 503, "readiness is 503")
+    started = time.monotonic()
+    refused = one.api("/api/v1/books?limit=7")
+    assert (refused.status, refused.json["error"]) == (503, "database_unavailable")
+    assert time.monotonic() - started < 10  # 1 s, on a machine that does nothing else
+    assert one.supervisor("/health/live").status == one.api("/health/live").status == 200
+
+    own_postgres.start()
+    one.wait_until_ready()
+    one.wait_until(lambda: one.api("/api/v1/books?limit=7").status == 200, "books are answered again")
+    assert worker.exists()
+    assert supervisor.poll() is None
