@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from bookstore.catalogue.importing.command import import_command
+
 app = typer.Typer(
     name="bookstore",
-    help="A bookshop's API: bring it up, fill it, look at how it is set.",
     epilog="Start with `make up`, which is `bookstore up` after installing what it needs.",
     no_args_is_help=True,
     add_completion=False,
@@ -63,19 +64,40 @@ def reset(
 
 
 @app.command(epilog="Examples: `bookstore settings` · `ENVIRONMENT=staging bookstore settings | grep REDIS`")
-def settings(data: Data = PROJECT / ".data") -> None:
+def settings() -> None:
     """Print every setting as it holds here, secrets masked, with where it came from.
 
     Beside a running `bookstore up`, and with no `DATABASE_URL` of its own, it prints what that one runs with.
     """
     from bookstore.settings import effective_settings, load_settings
 
-    _join_the_running_pod(data)
     found = effective_settings(load_settings())
     name_width = max(len(setting.name) for setting in found)
     value_width = min(48, max(len(setting.value) for setting in found))
     for setting in found:
         typer.echo(f"{setting.name:<{name_width}}  {setting.value:<{value_width}}  {setting.origin}")
+
+
+@app.command(epilog="Examples: `bookstore openapi` · `bookstore openapi > openapi.json`")
+def openapi(
+    prefix: Annotated[str, typer.Option(envvar="API_PREFIX", help="Where the API begins.")] = "/api/v1",
+) -> None:
+    """Print the API's OpenAPI 3.1 document, as it is served at /openapi.json."""
+    import json
+
+    from bookstore.app import every_operation
+    from bookstore.openapi import document
+
+    typer.echo(json.dumps(document(every_operation(), prefix), ensure_ascii=False, indent=2))
+
+
+app.command(
+    "import",
+    help="Import books from a CSV or JSONL file. The same file again changes nothing.",
+    epilog="Examples: `bookstore import books.csv` · `bookstore import books.csv --dry-run`"
+    " · `bookstore import list.csv --preset goodbooks --set price=14.99 --set currency=USD --set stock=10`"
+    " · `zcat books.jsonl.gz | bookstore import - --format jsonl`",
+)(import_command)
 
 
 def main() -> None:
@@ -94,14 +116,16 @@ def main() -> None:
 
 def _join_the_running_pod(data: Path) -> None:
     """A command without a database of its own means the one that `bookstore up` runs in the next terminal."""
-    if os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_URL_FILE"):
+    if any(os.environ.get(name) for name in ("DATABASE_URL", "DATABASE_URL_FILE", "ENVIRONMENT")):
         return
     from bookstore.up.running import discover
 
     found = discover(data.absolute())
-    if found:
-        typer.echo(f"(with the pod that runs on {data})", err=True)
-        os.environ.update(found)
+    if not found:
+        typer.echo("No database: start `make up` in another terminal, or set DATABASE_URL.", err=True)
+        raise typer.Exit(78)
+    typer.echo(f"(with the pod that runs on {data})", err=True)
+    os.environ.update(found)
 
 
 if __name__ == "__main__":

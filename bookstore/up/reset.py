@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from bookstore.embedded import Home
+from bookstore.up.plan import PROJECT
 
 OURS = ("postgres*", "redis*", "run", "running.*", "processes.*", "secret_key*", "jwt_secret_key*", "lock")
 
@@ -24,3 +25,5 @@ def forget(data: Path) -> None:
                     path.unlink()
     if not any(data.iterdir()):
         data.rmdir()
+    if data == PROJECT / ".data":
+        shutil.rmtree(PROJECT / ".run", ignore_errors=True)
