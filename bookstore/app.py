@@ -15,7 +15,8 @@ from bookstore.front_door import Runner
 from bookstore.health import ASKED, Asked
 from bookstore.health import routes as health
 from bookstore.links import routes as links
-from bookstore.openapi import Operation
+from bookstore.logs import current_request
+from bookstore.openapi import Handler, Operation
 from bookstore.settings import SETTINGS, Settings
 from bookstore.worker_socket import WORKER, Worker, meet_supervisor
 
@@ -33,12 +34,17 @@ def create_app(settings: Settings) -> web.Application:
     app.cleanup_ctx.extend([open_database, open_cache, meet_supervisor])
 
     prefix = settings.api_prefix
-    features = [*catalogue]
+    features = every_operation()
     mount(app, features, prefix)
     mount(app, health)
     mount(app, links)
     mount(app, documentation(features, prefix))
     return app
+
+
+def every_operation() -> list[Operation]:
+    """What is mounted under `API_PREFIX` and described in the OpenAPI document."""
+    return [*catalogue]
 
 
 def create_runner(settings: Settings, **options: object) -> Runner:
@@ -49,10 +55,22 @@ def mount(app: web.Application, operations: Iterable[Operation], prefix: str = "
     for operation in operations:
         path = f"{prefix}{operation.path}"
         handler = ready_made(operation.handler, path) if operation.cached else operation.handler
+        handler = told_in_logs(handler, path)
         if operation.method == "GET":
             app.router.add_get(path, handler)  # and HEAD
         else:
             app.router.add_route(operation.method, path, handler)
+
+
+def told_in_logs(handler: Handler, endpoint: str) -> Handler:
+    """Every line logged below names the route."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if (fields := current_request.get()) is not None:
+            fields.endpoint = endpoint
+        return await handler(request)
+
+    return answer
 
 
 async def open_database(app: web.Application) -> AsyncIterator[None]:

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
@@ -26,6 +26,7 @@ from redis.exceptions import RedisError
 from bookstore import __version__
 from bookstore.errors import DatabaseUnavailable
 from bookstore.metrics import METRICS
+from bookstore.openapi import Handler
 from bookstore.settings import Settings
 
 FRESH_SECONDS = 1.0
@@ -38,13 +39,11 @@ REDIS_AGAIN_SECONDS = 30.0  # an answer goes to Redis at most so often
 WAITING_FOR_REDIS = 1_000
 REDIS_BATCH = 100
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 
 class ReadyAnswer:
     """A 200, as bytes. `head` is composed by the front door when the answer is first served from here."""
 
-    __slots__ = ("body", "endpoint", "fresh_until", "head", "headers", "made_at", "message")
+    __slots__ = ("body", "endpoint", "fresh_until", "head", "headers", "made_at")
 
     def __init__(self, body: bytes, headers: dict[str, str], endpoint: str, made_at: float) -> None:
         self.body = body
@@ -53,7 +52,6 @@ class ReadyAnswer:
         self.made_at = made_at
         self.fresh_until = made_at + FRESH_SECONDS
         self.head: bytes | None = None
-        self.message = ""
 
     @property
     def size(self) -> int:

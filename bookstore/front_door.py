@@ -24,9 +24,9 @@ from aiohttp.http_writer import HttpVersion11
 from aiohttp.web_protocol import RequestHandler
 from loguru import logger
 
-from bookstore.cache import CACHE, ReadyAnswer
+from bookstore.cache import CACHE, ReadyAnswer, depends_on_url_alone
 from bookstore.errors import PROBLEM_JSON, BadRequest, BookStoreError, Invalid, NotReady, problem_body, translate
-from bookstore.logs import RequestFields, current_request, write_access_line
+from bookstore.logs import TRACEPARENT, RequestFields, current_request, write_access_line
 from bookstore.metrics import METRICS, UNMATCHED
 from bookstore.settings import SETTINGS
 from bookstore.worker_socket import WORKER
@@ -50,7 +50,7 @@ PREFLIGHT_SECONDS = 600
 CLIENT_CLOSED_REQUEST = 499  # nginx's word for a caller who did not wait
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._~:@/+=-]{1,128}").fullmatch
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
+_HIT = ("process", "hit")
 _SPECIAL = ("If-None-Match", "If-Modified-Since", "Prefer", "Origin", "Authorization", "Range", "Expect")
 
 
@@ -130,14 +130,21 @@ class FrontDoor:
 
         kept = self._cache.fresh(request.raw_path)
         if kept is not None and self._is_plain(request):
-            self._account(request, request_id, kept.endpoint, 200, len(kept.body), began, kept=kept)
+            METRICS.cache.add(_HIT)
+            traceparent = headers.get("traceparent")
+            self._account(request, request_id, kept.endpoint, 200, len(kept.body), began, traceparent=traceparent)
             return ReadyResponse(self._head_of(kept), request_id, kept.body)
 
-        fields = RequestFields(request_id, request.method, _traceparent(headers.get("traceparent")))
+        fields = RequestFields(request_id, request.method, headers.get("traceparent"))
         current_request.set(fields)
         error: BookStoreError | None = None
         try:
-            response = await self._answer(request)
+            if kept is not None and request.method in ("GET", "HEAD") and depends_on_url_alone(request):
+                fields.endpoint, fields.cache = kept.endpoint, "hit"
+                response: web.StreamResponse = web.Response(body=kept.body, headers=kept.headers)
+            else:
+                response = await self._answer(request)
+                fields.endpoint = _endpoint(request)
         except asyncio.CancelledError:
             self._account(request, request_id, _endpoint(request), CLIENT_CLOSED_REQUEST, 0, began, fields=fields)
             raise
@@ -145,8 +152,8 @@ class FrontDoor:
             if request.writer.output_size > 0:
                 logger.opt(exception=raised).error("An answer broke off half-way.")
                 raise ConnectionError("an answer was already begun") from raised
+            fields.endpoint = _endpoint(request)
             response, error = self._explain(request, fields, raised)
-        fields.endpoint = _endpoint(request)
         if not response.prepared:
             response = _conditional(request, response)
             self._finish(request, response, request_id)
@@ -196,7 +203,6 @@ class FrontDoor:
         error = translate(raised)
         cause = None
         if error.status == 500:
-            fields.endpoint = _endpoint(request)
             logger.opt(exception=raised).error("{} {} failed: {}", request.method, request.path, type(raised).__name__)
             cause = raised if self._shows_causes else None
         body = problem_body(error, fields.request_id, cause=cause)
@@ -253,8 +259,8 @@ class FrontDoor:
         sent: int,
         began: float,
         *,
-        kept: ReadyAnswer | None = None,
         fields: RequestFields | None = None,
+        traceparent: str | None = None,
         error: BookStoreError | None = None,
     ) -> None:
         seconds = time.perf_counter() - began
@@ -273,20 +279,22 @@ class FrontDoor:
             "logger": "bookstore.access",
             "module": "front_door",
             "function": "_account",
-            "line": 0,
+            "line": _LINE,
             "bytes": sent,
             "remote": request.remote,
         }
-        if kept is not None:
-            line["cache"] = "hit"
-        elif fields is not None:
+        if fields is not None:
             line["queries"] = fields.queries
             line["query_ms"] = round(fields.query_seconds * 1000, 3)
-            if fields.traceparent:
-                line["traceparent"] = fields.traceparent
+            traceparent = fields.traceparent
+        if traceparent is not None and TRACEPARENT(traceparent):
+            line["traceparent"] = traceparent
         if error is not None:
             line["error"] = error.error
         write_access_line(line)
+
+
+_LINE = FrontDoor._account.__code__.co_firstlineno
 
 
 class ReadyResponse(web.StreamResponse):
@@ -348,7 +356,3 @@ def _endpoint(request: web.Request) -> str:
 
 def _allowed(refused: web.HTTPMethodNotAllowed) -> str:
     return ", ".join(sorted({*refused.allowed_methods, "OPTIONS"}))
-
-
-def _traceparent(given: str | None) -> str | None:
-    return given if given is not None and _TRACEPARENT(given) else None

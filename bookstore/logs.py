@@ -6,6 +6,7 @@ An access line is written straight from a dict by orjson: loguru's way to a sink
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from loguru import Message, Record
 
 LONGEST_TEXT = 16_384  # of a message or a traceback: a line must fit a pipe's buffer to stay in one piece
+TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
 FIELDS_OF_A_REQUEST = ("request_id", "user_id", "endpoint", "method", "status_code", "response_time_ms")
 
 
@@ -34,7 +36,7 @@ class RequestFields:
     def __init__(self, request_id: str, method: str, traceparent: str | None = None) -> None:
         self.request_id = request_id
         self.method = method
-        self.traceparent = traceparent
+        self.traceparent = traceparent if traceparent is not None and TRACEPARENT(traceparent) else None
         self.endpoint: str | None = None
         self.user_id: str | None = None
         self.cache: str | None = None
@@ -74,7 +76,9 @@ def line_of(record: Record, service: str) -> dict[str, Any]:
     request = current_request.get()
     extra = record["extra"]
     line: dict[str, Any] = {
-        "timestamp": record["time"].astimezone(UTC),
+        "timestamp": datetime.fromtimestamp(
+            record["time"].timestamp(), UTC
+        ),  # loguru's own is a subclass orjson refuses
         "level": record["level"].name,
         "service": service,
         "request_id": request.request_id if request else None,

@@ -94,9 +94,15 @@ class Worker:
             await asyncio.sleep(READ_SECONDS)
 
     async def wait_for_schema(self, database: Database) -> None:
-        """Without a supervisor the worker looks itself, and goes on looking while the database is down."""
+        """Without a supervisor the worker looks itself, and goes on looking while the database is down.
+
+        So it does when the supervisor it once had is gone: a worker that starts again then must not stay closed.
+        """
         said = ""
-        while not self.supervised and not self.gate_open:
+        while not self.gate_open:
+            if self.supervised and (self.state is None or is_live(self.state)):
+                await asyncio.sleep(SCHEMA_SECONDS)
+                continue
             try:
                 async with database.connection() as connection:
                     rows = await connection.fetch_all(
