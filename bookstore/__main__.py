@@ -27,6 +27,13 @@ Data = Annotated[
 ]
 
 
+@app.callback()
+def before_every_command(context: typer.Context) -> None:
+    """A bookshop's API: bring it up, fill it, look at how it is set."""
+    if context.invoked_subcommand in ("import", "settings") and not {"-h", "--help"} & set(sys.argv):
+        _join_the_running_pod(needed=context.invoked_subcommand == "import")
+
+
 @app.command(
     epilog="Examples: `bookstore up` · `bookstore up --reload` · `PORT=9000 SUPERVISOR_PORT=9001 bookstore up`"
 )
@@ -103,7 +110,7 @@ app.command(
 def main() -> None:
     """Errors that carry an `exit_status` are one sentence (or a list of faults) for people, not a traceback."""
     try:
-        app()
+        app(prog_name="bookstore")
     except Exception as error:
         status = getattr(error, "exit_status", None)
         if status is None:
@@ -114,18 +121,20 @@ def main() -> None:
         sys.exit(130)
 
 
-def _join_the_running_pod(data: Path) -> None:
+def _join_the_running_pod(*, needed: bool) -> None:
     """A command without a database of its own means the one that `bookstore up` runs in the next terminal."""
     if any(os.environ.get(name) for name in ("DATABASE_URL", "DATABASE_URL_FILE", "ENVIRONMENT")):
         return
     from bookstore.up.running import discover
 
-    found = discover(data.absolute())
-    if not found:
+    data = Path(os.environ.get("BOOKSTORE_DATA") or PROJECT / ".data").absolute()
+    found = discover(data)
+    if found:
+        typer.echo(f"(with the pod that runs on {data})", err=True)
+        os.environ.update(found)
+    elif needed:
         typer.echo("No database: start `make up` in another terminal, or set DATABASE_URL.", err=True)
         raise typer.Exit(78)
-    typer.echo(f"(with the pod that runs on {data})", err=True)
-    os.environ.update(found)
 
 
 if __name__ == "__main__":
