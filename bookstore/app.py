@@ -47,6 +47,11 @@ def every_operation() -> list[Operation]:
     return [*catalogue]
 
 
+def every_operation() -> list[Operation]:
+    """What the features answer under `API_PREFIX`: the contents of `/openapi.json`."""
+    return [*catalogue]
+
+
 def create_runner(settings: Settings, **options: object) -> Runner:
     return Runner(create_app(settings), **options)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -75,8 +76,8 @@ _settings.runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 bind = [f"{_settings.host}:{_settings.port}"]
 workers = _settings.workers
 worker_class = "aiohttp.GunicornUVLoopWebWorker"
-graceful_timeout = _settings.graceful_timeout
-timeout = _settings.graceful_timeout + 10  # a worker that stops gracefully beats no more: a shorter one aborts it
+graceful_timeout = math.ceil(_settings.graceful_timeout)
+timeout = graceful_timeout + 10  # a worker that stops gracefully beats no more: a shorter one aborts it
 keepalive = 75  # longer than a balancer keeps an idle connection, so that it is never us who hang up
 max_requests = 0  # recycling workers drops connections (aiohttp#8212)
 preload_app = False

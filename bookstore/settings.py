@@ -131,7 +131,7 @@ def masked(value: object) -> str:
         return ",".join(map(str, value))
     if isinstance(value, bool):
         return str(value).lower()
-    return "" if value is None else str(value)
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _without_password(credentials: re.Match[str]) -> str:
@@ -228,7 +228,7 @@ class Settings(BaseSettings):
     host: Text = Field("0.0.0.0", min_length=1, description="The address the API listens on")  # noqa: S104 - in a container
     port: Port = Field(8000, description="The port the API listens on")
     workers: int = Field(4, ge=1, le=256, description="gunicorn worker processes")
-    graceful_timeout: int = Field(20, ge=1, le=3600, description="Seconds a stopping worker gives requests in flight")
+    graceful_timeout: float = Field(20, gt=0, le=3600, description="Seconds a stopping worker gives requests in flight")
     api_prefix: Annotated[str, AfterValidator(_prefix)] = Field("/api/v1", description="Where the API begins")
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_origins)] = Field(
         (), description="Origins whose pages may call the API, separated by commas; `*` is refused in production"
