@@ -24,7 +24,7 @@ from supervisor.runtime_directory import RuntimeDirectory, read_json, write_whol
 from supervisor.settings import EXIT_CONFIGURATION
 
 STABLE_AFTER = 60.0
-REAP_EVERY = 1.0
+REAP_EVERY = 2.0
 
 
 class ChildMisconfiguredError(Exception):
@@ -216,7 +216,7 @@ def kill_session(leader: int, mark: str, *, whole: bool, patience: float = 2.0) 
 
 
 async def reap_orphans() -> None:
-    """For ever. Two looks a second apart: what asyncio waits for by itself is gone by the second."""
+    """For ever. Two looks some seconds apart: what asyncio waits for by itself is gone by the second."""
     seen: set[int] = set()
     while True:
         found = processes.zombies()

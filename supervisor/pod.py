@@ -107,13 +107,22 @@ class Pod:
 
     def observe(self, name: str, reading: Reading) -> Standing:
         before = self.standings[name]
-        after = self.standings[name] = policy.weigh(before, reading)
+        if name == "workers" and self._awaits_workers(before, reading):
+            after = replace(before, reading=reading)
+        else:
+            after = policy.weigh(before, reading)
+        self.standings[name] = after
         if reading.latency_ms is not None:
             count(self.latencies.setdefault(name, [0] * (len(LATENCY_BUCKETS) + 2)), reading.latency_ms / 1000)
         if after.status != before.status:
             self._moved(name, before.status, after.status, reading.finding.error or "answers again")
         self.changed()
         return after
+
+    def _awaits_workers(self, standing: Standing, reading: Reading) -> bool:
+        """None of them ever answered, and none could: that is not known to be bad, it is not known yet."""
+        never = standing.status == "unknown" and not standing.recent
+        return never and self.stage in BEFORE_SERVING and reading.finding.status == "unhealthy"
 
     def settle(self, name: str, finding: Finding) -> None:
         """For what is known at once and needs no second look, such as how a migration ended."""
@@ -156,7 +165,7 @@ class Pod:
             self.history.keep(Transition(timestamp(), check, before, after, reason))
             level = "WARNING" if after in ("unhealthy", "unknown", "migration_failed") else "INFO"
             logger.bind(check=check or None, before=before, after=after).log(
-                level, "{}: {} → {}: {}", check or "phase", before, after, reason
+                level, "{}: {} -> {}: {}", check or "phase", before, after, reason
             )
         self.changed()
 

@@ -28,9 +28,9 @@ class Finding:
         """The less is free the worse: below `fail` unhealthy, below `warn` degraded."""
         facts = {"free": free, "warn": warn, "fail": fail, **facts}
         if free < fail:
-            return cls("unhealthy", f"{free:,.0f} free, less than the {fail:,.0f} needed", facts)
+            return cls("unhealthy", f"{free:,.0f} bytes free, less than the {fail:,.0f} needed", facts)
         if free < warn:
-            return cls("degraded", f"{free:,.0f} free, less than {warn:,.0f}", facts)
+            return cls("degraded", f"{free:,.0f} bytes free, less than {warn:,.0f}", facts)
         return cls("healthy", None, facts)
 
     @classmethod
