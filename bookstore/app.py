@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -17,6 +18,7 @@ from bookstore.health import routes as health
 from bookstore.links import routes as links
 from bookstore.logs import current_request
 from bookstore.openapi import Handler, Operation
+from bookstore.payloads import Payload, read_query
 from bookstore.settings import SETTINGS, Settings
 from bookstore.worker_socket import WORKER, Worker, meet_supervisor
 
@@ -35,16 +37,11 @@ def create_app(settings: Settings) -> web.Application:
 
     prefix = settings.api_prefix
     features = every_operation()
-    mount(app, features, prefix)
+    mount(app, map(refusing_strange_parameters, features), prefix)
     mount(app, health)
     mount(app, links)
     mount(app, documentation(features, prefix))
     return app
-
-
-def every_operation() -> list[Operation]:
-    """What is mounted under `API_PREFIX` and described in the OpenAPI document."""
-    return [*catalogue]
 
 
 def every_operation() -> list[Operation]:
@@ -65,6 +62,18 @@ def mount(app: web.Application, operations: Iterable[Operation], prefix: str = "
             app.router.add_get(path, handler)  # and HEAD
         else:
             app.router.add_route(operation.method, path, handler)
+
+
+def refusing_strange_parameters(operation: Operation) -> Operation:
+    """A parameter that does not exist is 422 also where there is none at all."""
+    if operation.query is not None:
+        return operation
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        read_query(request, Payload)
+        return await operation.handler(request)
+
+    return replace(operation, handler=answer)
 
 
 def told_in_logs(handler: Handler, endpoint: str) -> Handler:
