@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .book import FIELDS, ROLES, BadRow, Book, parse_book
+from .book import BadRow, Book, parse_book
+from .fields import FIELDS, ROLES
 from .outcome import ImportRefused, RowProblem
 from .presets import PRESETS, Preset, Values, did_you_mean
 

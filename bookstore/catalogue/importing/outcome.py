@@ -89,6 +89,7 @@ class ImportSummary:
     author_names: int = 0  # distinct, as written
     author_people: int = 0  # distinct after folding: what they share a contributor by
     seconds: float = 0.0
+    problem_count: int = 0
     problems: list[Problem] = field(default_factory=list)  # the first ones only; all of them go to `on_problem`
 
     @property
@@ -108,6 +109,7 @@ class ImportSummary:
             "author_people": self.author_people,
             "seconds": round(self.seconds, 3),
             "rows_per_second": round(self.rows_per_second, 1),
+            "problem_count": self.problem_count,
             "problems": [asdict(problem) for problem in self.problems],
         }
 

@@ -10,9 +10,8 @@ from typing import Any
 from rapidfuzz import process
 from rapidfuzz.distance import DamerauLevenshtein
 
-from bookstore.catalogue.isbn import normalise_isbn
-
-from .book import FIELDS
+from .book import isbn13_of
+from .fields import FIELDS
 from .outcome import ImportRefused, RowProblem
 
 Values = dict[str, Any]
@@ -63,10 +62,11 @@ def _tidy_goodbooks(values: Values, warn: Warn) -> Values:
 def _isbn_with_its_zeros(text: str, warn: Warn) -> str | None:
     if not text:
         return None
-    isbn = normalise_isbn(text.zfill(10))
-    if isbn is None:
+    padded = text.zfill(10)
+    if isbn13_of(padded) is None:
         warn(RowProblem("has a wrong check digit; the book comes in without an ISBN", column="isbn", value=text))
-    return isbn
+        return None
+    return padded
 
 
 # `Hunted (House of Night, #5)`. Brackets without a number sign are part of the title: `I Am America (And So Can You!)`.

@@ -56,10 +56,13 @@ def import_books(
     defaults: Mapping[str, str] | None = None,
     dry_run: bool = False,
     name: str | None = None,
+    options: Mapping[str, object] | None = None,
     on_progress: ProgressListener | None = None,
     on_problem: ProblemListener | None = None,
 ) -> ImportSummary:
     """Brings the books of `source` into the catalogue, or (`dry_run`) says what that would do.
+
+    `name` and `options` are what its job remembers: the file's name, and whatever else the caller will look for.
 
     Raises `ImportRefused` before anything is written, and `ImportInterrupted` when the database fails; then the batches
     committed so far stay, each of them whole, and the same import again completes it.
@@ -73,9 +76,9 @@ def import_books(
         rows = read_rows(format, lines, name)
         columns = Columns(known, mapping or {}, defaults or {}, rows.columns)
         with _catalogue(url) as connection:
-            options = {"mapping": dict(mapping or {}), "defaults": dict(defaults or {})}
+            noted = {"mapping": dict(mapping or {}), "defaults": dict(defaults or {}), **(options or {})}
             with connection, connection.cursor() as cursor:
-                job = start_job(cursor, source=name, format=format, preset=preset, options=options, dry_run=dry_run)
+                job = start_job(cursor, source=name, format=format, preset=preset, options=noted, dry_run=dry_run)
             summary = ImportSummary(job=job, source=name, format=format, preset=preset, dry_run=dry_run)
             run = _Run(connection, seen, summary, on_problem)
             with _job_told(url, connection, summary):
@@ -256,6 +259,7 @@ class _Run:
         self._summary.with_isbn += sum(book.isbn13 is not None for book in good)
         for outcome in outcomes:
             self._summary.counts.add(outcome)
+            self._summary.problem_count += len(outcome.issues)
             for issue in outcome.issues:
                 if len(self._summary.problems) < SHOWN_PROBLEMS:
                     self._summary.problems.append(issue)

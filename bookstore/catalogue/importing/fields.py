@@ -1,0 +1,42 @@
+"""What a row can say about a book: the fields of the `bookstore` preset, and the words for their codes."""
+
+FIELDS = {
+    "isbn": "ISBN-13 or ISBN-10, hyphens allowed; the first natural key",
+    "sku": "the shop's own number, up to 100 characters; the second natural key",
+    "work": "what the feed calls the work; books of one work are its editions (default: same title, same first author)",
+    "work_title": "title of the work, where it differs from the book's",
+    "title": "title, without the subtitle and the series",
+    "subtitle": "subtitle",
+    "authors": "names, separated by ;",
+    "editors": "names, separated by ;",
+    "translators": "names, separated by ;",
+    "illustrators": "names, separated by ;",
+    "narrators": "names, separated by ;",
+    "contributors": 'JSONL: [{"name": …, "role": "A01"}, …], roles of ONIX list 17 or author, editor, translator …',
+    "series": "title of the series",
+    "series_number": "the book's place in it, as printed: 1, 2.5, 1-3",
+    "publisher": "name of the publisher",
+    "format": "ONIX list 150 (BB, BC, EB, AN …) or hardback, paperback, ebook, audiobook",
+    "availability": "ONIX list 65, two digits (20: available)",
+    "language": "ISO 639: en, eng, en-GB",
+    "published": "year (negative before our era) or YYYY-MM-DD",
+    "subjects": "keywords and codes, separated by ;   poetry; thema:FBC Classic fiction; bisac:FIC004000 …",
+    "price": "one price, in major units: 14.99",
+    "currency": "ISO 4217 code of `price`",
+    "prices": 'several: USD 14.99; JPY 1800     JSONL: {"USD": "14.99", "JPY": 1800}',
+    "stock": "copies received, for books that are new to the shop; others keep what they have",
+    "rating": "readers' average, 0 to 5",
+    "rating_count": "how many readers rated",
+}
+ROLES = {"authors": "A01", "editors": "B01", "translators": "B06", "illustrators": "A12", "narrators": "E07"}
+FORMATS = {
+    "hardback": "BB",
+    "hardcover": "BB",
+    "paperback": "BC",
+    "softcover": "BC",
+    "ebook": "EB",
+    "e-book": "EB",
+    "digital": "EB",
+    "audiobook": "AN",
+    "audio download": "AN",
+}
