@@ -27,6 +27,8 @@ FASTEST_WRITES = 0.05
 QUICK_STOP = 1.2
 """Before it served anything a pod has nothing to finish: SIGKILL follows SIGTERM after this many seconds."""
 HURRIED_STOP = 2.0
+LOOKED_WITHIN = 3.0
+"""Seconds that a supervisor, started beside a serving pod, may take to see for itself before it speaks."""
 
 
 async def run(settings: Settings, command: Sequence[str] = ()) -> int:
@@ -279,10 +281,18 @@ class Supervisor:
         return lambda: watch(planned, lambda: self._pod.standings[name], observe, hurry=hurry)
 
     async def _write_for_ever(self) -> None:
+        await self._look_before_telling()
         while True:
             self._write_state()
             await asyncio.sleep(FASTEST_WRITES)
             await self._pod.wait_for_change(WRITE_EVERY - FASTEST_WRITES)
+
+    async def _look_before_telling(self) -> None:
+        """Workers that were adopted go by themselves for so long: `unknown` would close a pod that serves."""
+        until = asyncio.get_running_loop().time() + LOOKED_WITHIN
+        pod = self._pod
+        while pod.phase == "serving" and not pod.has_looked() and asyncio.get_running_loop().time() < until:
+            await pod.wait_for_change(0.25)
 
     def _write_state(self) -> None:
         self._sequence += 1

@@ -76,6 +76,11 @@ class Pod:
     def verdict(self) -> Verdict:
         return policy.decide(self.standings.values(), self.clock())
 
+    def has_looked(self) -> bool:
+        """Nothing that decides readiness is unknown."""
+        checks = self.verdict().checks.values()
+        return all(check.status != "unknown" for check in checks if check.rule.criticality == "critical")
+
     def workers(self) -> Mapping[str, Mapping[str, Any]]:
         """boot id → what it said on /live, or its error; as of the last time all were asked."""
         standing = self.standings.get("workers")

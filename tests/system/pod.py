@@ -73,9 +73,14 @@ class Pod:
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        print(f"--- {self.directory.name} ---\n{self.output}")
+        print(f"--- {self.directory.name} ---", *self._telling_lines(), sep="\n")
         shutil.rmtree(self.directory, ignore_errors=True)
         self._output.unlink(missing_ok=True)
+
+    def _telling_lines(self, most: int = 150) -> list[str]:
+        """All but what a load leaves behind."""
+        lines = [line for line in self.output.splitlines() if "bookstore.access" not in line]
+        return lines if len(lines) <= most else [*lines[: most // 3], "…", *lines[-most * 2 // 3 :]]
 
     # --- looks --------------------------------------------------------------------------------------------------
 

@@ -19,29 +19,37 @@ pytestmark = pytest.mark.system
 PodBuilder = Callable[..., Pod]
 
 
+@pytest.mark.parametrize("again", ["at once", "once it is missed"])
 async def test_a_supervisor_killed_and_started_again_beside_a_serving_api_never_closes_it(
-    pod: PodBuilder, database_url: str
+    pod: PodBuilder, database_url: str, again: str
 ) -> None:
     one = pod(database_url)
     one.start_service()
     supervisor = one.start_supervisor()
     await asyncio.to_thread(one.wait_until_ready)
-    load = Load(one, connections=4)
-    requests = asyncio.create_task(load.run(by_readiness=False))
+    await asyncio.to_thread(one.wait_until, lambda: one.api("/health/ready").status == 200, "the API says so too")
+    loads = [Load(one, connections=4), Load(one, connections=1, path="/health/ready")]
+    requests = [asyncio.create_task(load.run(by_readiness=False)) for load in loads]
 
     supervisor.kill()
     supervisor.wait()
-    alone = '"supervisor"'
-    await asyncio.to_thread(one.wait_until, lambda: alone in one.api("/health").text, "the API says it is alone")
-    assert one.api("/health/ready").status == 200
+    missing = '"supervisor":"missing"'
+    if again == "once it is missed":
+        await asyncio.to_thread(one.wait_until, lambda: missing in one.api("/health").text, "the API says it is alone")
     one.start_supervisor()
     await asyncio.to_thread(one.wait_until_ready)
-    before = load.answered
-    await asyncio.to_thread(one.wait_until, lambda: load.answered > before + 50, "requests go on being answered")
-    load.give_up()
-    await requests
+    await asyncio.to_thread(one.wait_until, lambda: missing not in one.api("/health").text, "the API heard of it")
+    before = [load.answered for load in loads]
+    await asyncio.to_thread(
+        one.wait_until,
+        lambda: all(load.answered > seen + 50 for load, seen in zip(loads, before, strict=True)),
+        "requests go on being answered",
+    )
+    for load in loads:
+        load.give_up()
+    await asyncio.gather(*requests)
 
-    assert load.failures == []
+    assert [load.failures for load in loads] == [[], []]
 
 
 @pytest.mark.parametrize("round_", range(10))
