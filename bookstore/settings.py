@@ -43,7 +43,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     },
     "staging": {},
     "production": {},
-    "test": {"log_level": "WARNING", "host": "127.0.0.1", "workers": 1, "runtime_dir": ".run"},
+    "test": {"host": "127.0.0.1", "workers": 1, "runtime_dir": ".run"},
 }
 
 
@@ -229,6 +229,9 @@ class Settings(BaseSettings):
     port: Port = Field(8000, description="The port the API listens on")
     workers: int = Field(4, ge=1, le=256, description="gunicorn worker processes")
     graceful_timeout: float = Field(20, gt=0, le=3600, description="Seconds a stopping worker gives requests in flight")
+    cache_seconds: float = Field(
+        1, ge=0, le=1, description="How long a catalogue answer may be given again from memory; 0: never"
+    )
     api_prefix: Annotated[str, AfterValidator(_prefix)] = Field("/api/v1", description="Where the API begins")
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_origins)] = Field(
         (), description="Origins whose pages may call the API, separated by commas; `*` is refused in production"
