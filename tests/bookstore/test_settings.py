@@ -1,7 +1,6 @@
 """Where settings come from, what they may be, and that every fault is told at once."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 from bookstore.settings import (
     DEVELOPMENT_SECRET_KEY,
     PROFILES,
+    RULES,
     SECRETS,
     ConfigurationError,
     Settings,
@@ -165,13 +165,14 @@ def test_any_environment_gives_valid_settings_or_names_every_fault(environ: dict
     except ConfigurationError as refused:
         assert refused.faults
         assert len({fault.name for fault in refused.faults}) == len(refused.faults)
-        repaired: dict[str, Any] = {
+        at_fault = {fault.name.lower() for fault in refused.faults}
+        # what a refused value would have meant for others cannot be known before it is repaired
+        beside = {name for rule in RULES if at_fault & set(rule.about) for name in rule.about}
+        repaired = {
             name: value
             for name, value in environ.items()
-            if name.removesuffix("_FILE") not in {fault.name for fault in refused.faults}
+            if name.removesuffix("_FILE").lower() not in at_fault | beside
         }
-        if any(fault.name == "ENVIRONMENT" for fault in refused.faults):
-            repaired["ENVIRONMENT"] = "development"  # what the others refuse cannot be known before
         # whoever repairs what was named is not sent back for more
         good = {name: value for name, value in GOOD.items() if f"{name}_FILE" not in repaired}
         assert load_settings({**good, **repaired}, NOWHERE)
