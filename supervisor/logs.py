@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SERVICE = "supervisor"
 REDACTED = "[redacted]"
 NEVER_SHOWN = re.compile(
-    r"passw|passphrase|secret|token|api_?key|authorization|cookie|credit_?card|card_?number|cvv|private_?key|credential",
+    r"passw|passphrase|secret|token|api[_-]?key|authorization|cookie|credit[_-]?card|card[_-]?number|cvv|private[_-]?key|credential",
     re.I,
 )
 URL_PASSWORD = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s/@]+@", re.I)
