@@ -29,7 +29,6 @@ from bookstore.metrics import METRICS
 from bookstore.openapi import Handler
 from bookstore.settings import Settings
 
-FRESH_SECONDS = 1.0
 STALE_SECONDS = 600.0
 MOST_ANSWERS = 4_000
 MOST_BYTES = 32 * 1024 * 1024
@@ -50,7 +49,7 @@ class ReadyAnswer:
         self.headers = headers
         self.endpoint = endpoint
         self.made_at = made_at
-        self.fresh_until = made_at + FRESH_SECONDS
+        self.fresh_until = 0.0
         self.head: bytes | None = None
 
     @property
@@ -61,6 +60,7 @@ class ReadyAnswer:
 class Cache:
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._fresh_seconds = settings.cache_seconds
         self._answers: dict[str, ReadyAnswer] = {}
         self._bytes = 0
         self._sent: dict[str, float] = {}
@@ -68,13 +68,14 @@ class Cache:
         self._redis = _connect(settings.redis_url.get_secret_value()) if settings.redis_url else None
 
     def fresh(self, url: str) -> ReadyAnswer | None:
-        """The answer to `url` if it is at most a second old."""
+        """The answer to `url` if it is young enough (CACHE_SECONDS, at most one)."""
         answer = self._answers.get(url)
         return answer if answer is not None and answer.fresh_until > self._clock() else None
 
     def keep(self, url: str, answer: ReadyAnswer) -> None:
         if len(answer.body) > LARGEST_ANSWER:
             return
+        answer.fresh_until = answer.made_at + self._fresh_seconds
         self._put(url, answer)
         if (
             self._redis is not None
@@ -173,7 +174,6 @@ class Cache:
             answer = ReadyAnswer(body, dict(said["headers"]), str(said["endpoint"]), made_at)
         except (ValueError, KeyError, TypeError):
             return None
-        answer.fresh_until = 0.0
         return answer
 
 

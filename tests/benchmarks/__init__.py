@@ -1,1 +1,1 @@
-"""`make bench`: ours, bare aiohttp and a FastAPI peer, side by side in one run on this machine; ratios, not promises."""
+"""`make bench`: ours beside bare aiohttp and a FastAPI peer, in one run on this machine; ratios, not promises."""
