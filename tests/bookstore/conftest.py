@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from bookstore.app import create_app
+from bookstore.app import create_app, mount
 from bookstore.front_door import Runner
+from bookstore.openapi import Operation
 from bookstore.settings import load_settings
 from bookstore.worker_socket import WORKER
 from tests.conftest import Environ
@@ -35,9 +36,12 @@ async def wait_until(holds: Callable[[], object], *, seconds: float = 20.0) -> N
 
 
 @asynccontextmanager
-async def serving(environment: dict[str, str], *, ready: bool = True) -> AsyncIterator[Client]:
-    """A client of the application in this environment; `ready` waits for its gate to open."""
+async def serving(
+    environment: dict[str, str], *, ready: bool = True, more: Iterable[Operation] = ()
+) -> AsyncIterator[Client]:
+    """A client of the application in this environment; `ready` waits for its gate to open; `more` is mounted too."""
     app = create_app(load_settings(environment, Path("/nonexistent")))
+    mount(app, more)
     async with TestClient(FrontDoorServer(app)) as client:
         if ready:
             await wait_until(lambda: app[WORKER].gate_open)
