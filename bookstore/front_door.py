@@ -179,6 +179,8 @@ class FrontDoor:
             raise Invalid.at("/path", "holds U+0000")
         if not self.worker.gate_open and path.startswith(self._prefix):
             raise NotReady
+        if request.headers.get("Expect", "100-continue").lower() != "100-continue":
+            raise web.HTTPExpectationFailed  # aiohttp's own refusal quotes it, and breaks on bytes that are not UTF-8
         try:
             return await self._handle(request)
         except web.HTTPMethodNotAllowed as refused:
