@@ -180,7 +180,8 @@ def _mapped() -> str:
     with contextlib.suppress(KeyError):
         user = pwd.getpwnam("nobody")
         identity = f"map:{user.pw_uid}:{user.pw_gid}"
-        attempt = [sys.executable, "-I", "-S", LAUNCH, str(os.getpid()), "15", identity, "true"]
+        python = [sys.executable, "-I", "-S"]
+        attempt = [*python, LAUNCH, str(os.getpid()), "15", identity, *python, "-c", ""]
         if subprocess.run(attempt, capture_output=True, check=False).returncode == 0:
             return identity
     raise EmbeddedError(

