@@ -22,7 +22,7 @@ class Shelf:
 
     found: str  # FROM … WHERE …
     params: dict[str, Any]
-    sort_key: str
+    sort_key: tuple[str, str]  # the key and the id beside it
     key_type: str
     descending: bool
 
@@ -101,7 +101,7 @@ async def fetch_page(
 async def _rows(connection: Connection, shelf: Shelf, limit: int, position: Position | None) -> list[Row]:
     return await fetch_page(
         connection,
-        f"SELECT b.id, {shelf.sort_key} AS key {shelf.found}",
+        "SELECT {1} AS id, {0} AS key {found}".format(*shelf.sort_key, found=shelf.found),
         shelf.params,
         shown=queries.SHOWN_BOOKS,
         limit=limit,
@@ -120,14 +120,14 @@ async def _read_again(database: Database, connection: Connection, meaning: Meani
     rule: Rule = "prefix" if found["prefix"] > found["words"] else "words"
     if max(found["words"], found["prefix"]) >= FEW:
         return Reading(rule)
-    correction = (await vocabulary_of(database, connection)).correct(meaning.words)
-    if correction is None:
+    vocabulary = await vocabulary_of(database, connection)
+    if not (corrections := vocabulary.corrections(meaning.words)):
         return Reading(rule)
-    meant = understand(correction)
-    known = await connection.fetch_one(hits(meant), meant.params()) or {}
-    if not known["words"]:
+    tried = await connection.fetch_all(queries.HITS_OF_CORRECTIONS, {"corrections": corrections})
+    meant = next((one["text"] for one in sorted(tried, key=lambda one: one["place"]) if one["hits"]), None)
+    if meant is None:
         return Reading(rule)
-    return Reading(rule if found["words"] or found["prefix"] else "correction", correction)
+    return Reading(rule if found["words"] or found["prefix"] else "correction", meant)
 
 
 def _searched(q: str, reading: Reading) -> str:
@@ -146,11 +146,12 @@ def _shelf(wanted: BookQuery, meaning: Meaning | None, reading: Reading) -> Shel
     if sort == "relevance" and meaning is None:
         sort = "title"
     books = queries.BOOKS_WITH_PRICE if wanted.currency else queries.BOOKS
-    sort_key = queries.SORT_KEYS.get(sort, "")
+    sort_key = queries.SORT_KEYS.get(sort)
     if meaning is not None and reading.rule is not None:
         conditions.append(matches(meaning, reading.rule))
         params |= meaning.params()
-        sort_key = sort_key or relevance(meaning, reading.rule)
+        sort_key = sort_key or (relevance(meaning, reading.rule), "b.id")
+    assert sort_key is not None
     return Shelf(
         found=" AND ".join([books, *conditions]),
         params=params,

@@ -115,19 +115,21 @@ FILTERS = {
     "currency": "p.currency = %(currency)s",
     "price_min": "p.amount >= %(price_min)s",
     "price_max": "p.amount <= %(price_max)s",
-    "in_stock": "EXISTS (SELECT FROM stock s WHERE s.book_id = b.id AND s.on_hand > s.allocated) = %(in_stock)s",
+    # A scalar, so that it is looked up for the page's books only: an EXISTS gets hashed for the whole shop first.
+    "in_stock": "coalesce((SELECT s.on_hand > s.allocated FROM stock s WHERE s.book_id = b.id), false) = %(in_stock)s",
     # On the key, so that its index serves: year 1999 is 1999 00 00 up to 1999 12 31, an unknown year below them all.
     "published_from": "b.published_key >= %(published_from)s * 10000",
     "published_to": "b.published_key BETWEEN -2147483647 AND %(published_to)s * 10000 + 9999",
 }
 
-# What a list of books is ordered by, each with an index that ends in the book's id.
+# What a list of books is ordered by: the columns of one index each, the key and the book's id. (`p.book_id` is `b.id`,
+# but only the one beside `p.amount` makes a row comparison that PostgreSQL finds in the index: 4.6 ms against 0.1.)
 SORT_KEYS = {
-    "title": "b.sort_title",
-    "-published": "b.published_key",
-    "price": "p.amount",
-    "-price": "p.amount",
-    "-rating": "b.rating_key",
+    "title": ("b.sort_title", "b.id"),
+    "-published": ("b.published_key", "b.id"),
+    "price": ("p.amount", "p.book_id"),
+    "-price": ("p.amount", "p.book_id"),
+    "-rating": ("b.rating_key", "b.id"),
 }
 
 # The books of the shop …
@@ -140,6 +142,19 @@ COUNT = "SELECT count(*) FROM (SELECT {found} LIMIT %(cap)s) AS counted"
 
 # Every word of the catalogue's vocabulary worth comparing with, the common ones first.
 VOCABULARY = "SELECT word, books FROM search_words ORDER BY books DESC, word LIMIT 50000"
+
+# Which of some corrections find books, and how many, counted no further than is of interest.
+HITS_OF_CORRECTIONS = """
+    SELECT correction.text, correction.place, (
+        SELECT count(*) FROM (
+            SELECT FROM books b WHERE b.archived_at IS NULL AND b.search @@ (
+                websearch_to_tsquery('pg_catalog.english', correction.text)
+                || websearch_to_tsquery('pg_catalog.simple', correction.text))
+            LIMIT 5
+        ) AS matching
+    ) AS hits
+    FROM unnest(%(corrections)s::text[]) WITH ORDINALITY AS correction (text, place)
+"""
 
 # Titles that begin with what was typed (the 200 first in order, the best known of them), …
 SUGGEST_TITLES = """
@@ -183,7 +198,8 @@ def page_of(found: str, *, after: bool, descending: bool, key_type: str) -> str:
     turned round for a page before.
     """
     compared, order = ("<", "DESC") if descending else (">", "ASC")
-    where = f"WHERE (key, id) {compared} (%(after_key)s::{key_type}, %(after_id)s)" if after else ""
+    # CAST, because `-2147483648::integer` is the negative of a number too large
+    where = f"WHERE (key, id) {compared} (CAST(%(after_key)s AS {key_type}), %(after_id)s)" if after else ""
     return f"SELECT id, key FROM ({found}) AS found {where} ORDER BY key {order}, id {order} LIMIT %(rows)s"
 
 

@@ -60,7 +60,7 @@ async def list_books(request: web.Request) -> web.Response:
     rows, links = turn_pages(request, query, position, found.rows, wanted.limit, found.cursor_key)
     page = _page([present_book(row) for row in rows], links)
     if wanted.q:
-        page["matched_by"] = found.reading.rule
+        page["matched_by"] = found.reading.rule if rows else None
         page["did_you_mean"] = found.reading.did_you_mean
         page["corrected"] = found.reading.rule == "correction"
     if total is not None:

@@ -10,6 +10,8 @@ beginning too; when nothing was found at all, the words as the catalogue's own v
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -157,25 +159,37 @@ class Vocabulary:
         for word in books:
             self._by_length.setdefault(len(word), []).append(word)
 
-    def correct(self, written: Sequence[str]) -> str | None:
-        """The same words with the unknown ones replaced; None when that changes nothing."""
-        corrected = [word if word in self._books else self._nearest(word) or word for word in written[:_CORRECTED]]
-        corrected += written[_CORRECTED:]
-        return " ".join(corrected) if corrected != list(written) else None
+    def corrections(self, written: Sequence[str]) -> list[str]:
+        """The same words with unknown ones replaced, the nearest and commonest first; none when all are known.
 
-    def _nearest(self, word: str) -> str | None:
-        if len(word) < 3 or word.isdigit():
-            return None
+        More than one, because the commonest word is not always the one that goes with the others: *hary poter* is
+        nearer to *harry peter* by numbers, but only *harry potter* finds a book.
+        """
+        choices = [
+            self._nearest(word) if place < _CORRECTED else [(0, 0.0, word)] for place, word in enumerate(written)
+        ]
+        ways = itertools.islice(itertools.product(*choices), _COMBINED)
+        ranked = sorted(
+            (sum(cost for cost, _, _ in way), sum(rarity for _, rarity, _ in way), " ".join(word for *_, word in way))
+            for way in ways
+        )
+        as_written = " ".join(written)
+        return [text for _, _, text in ranked if text != as_written][:_TRIED]
+
+    def _nearest(self, word: str) -> list[tuple[int, float, str]]:
+        """(edits, rarity, word), the best first; the word itself where it is known, or nothing is like it."""
+        if word in self._books or len(word) < 3 or word.isdigit():
+            return [(0, 0.0, word)]
         allowed = 1 if len(word) < 5 else 2
-        lengths = range(len(word) - allowed, len(word) + allowed + 1)
         near = [
-            (distance, known[0] != word[0], -self._books[known], known)
-            for length in lengths
-            for known, distance, _ in process.extract_iter(
+            # the first letter is seldom wrong: another one counts as half an edit more
+            (2 * int(edits) + (known[0] != word[0]), -math.log(self._books[known]), known)
+            for length in range(len(word) - allowed, len(word) + allowed + 1)
+            for known, edits, _ in process.extract_iter(
                 word, self._by_length.get(length, []), scorer=OSA.distance, score_cutoff=allowed
             )
         ]
-        return min(near)[-1] if near else None
+        return sorted(near)[:_CANDIDATES] or [(0, 0.0, word)]
 
 
 async def vocabulary_of(database: Database, connection: Connection) -> Vocabulary:
@@ -189,7 +203,10 @@ async def vocabulary_of(database: Database, connection: Connection) -> Vocabular
 
 
 _VOCABULARIES: WeakKeyDictionary[Database, tuple[float, Vocabulary]] = WeakKeyDictionary()
-_CORRECTED = 5  # how many words are looked up at most: each costs about a millisecond of the event loop
+_CORRECTED = 4  # how many words are looked up at most: each costs about a millisecond of the event loop
+_CANDIDATES = 5  # for each of them
+_COMBINED = _CANDIDATES**_CORRECTED
+_TRIED = 12  # how many combinations PostgreSQL is asked for
 _TERM = re.compile(r"""(-?)(?:"([^"]*)"?|([^\s"]+))""")
 _QUOTES = str.maketrans("“”„«»", '"' * 5)
 
