@@ -152,8 +152,11 @@ BEGIN
             UNION ALL
             SELECT word, ndoc FROM ts_stat('SELECT words FROM contributors')
         ) AS found WHERE char_length(word) BETWEEN 3 AND 40 AND word ~ '[^0-9]' GROUP BY 1;
-    INSERT INTO search_words AS known (word, books) SELECT word, books FROM current_search_words ORDER BY word
-        ON CONFLICT (word) DO UPDATE SET books = excluded.books WHERE known.books <> excluded.books;
+    -- What is the same is not even tried: ON CONFLICT locks the row it meets, and a row lock is a write.
+    INSERT INTO search_words (word, books) SELECT word, books FROM current_search_words AS now_there
+        WHERE NOT EXISTS (SELECT FROM search_words AS known
+            WHERE known.word = now_there.word AND known.books = now_there.books)
+        ORDER BY word ON CONFLICT (word) DO UPDATE SET books = excluded.books;
     GET DIAGNOSTICS changed = ROW_COUNT;
     DELETE FROM search_words AS known
         WHERE NOT EXISTS (SELECT FROM current_search_words AS now_there WHERE now_there.word = known.word);

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+Severity = Literal["error", "warning"]
+Fate = Literal["created", "updated", "unchanged", "failed"]
 SHOWN_VALUE = 200  # characters of an offending value that are kept; a megabyte of it would help nobody
 
 
@@ -28,7 +30,7 @@ class Problem:
     column: str | None
     value: str | None
     reason: str
-    severity: Literal["error", "warning"] = "error"
+    severity: Severity = "error"
 
     def __post_init__(self) -> None:
         if self.value is not None and len(self.value) > SHOWN_VALUE:
@@ -44,7 +46,7 @@ class RowProblem(Exception):
         self.column = column
         self.value = None if value is None else str(value)
 
-    def at(self, row: int, line: int, severity: Literal["error", "warning"] = "error") -> Problem:
+    def at(self, row: int, line: int, severity: Severity = "error") -> Problem:
         return Problem(row, line, self.column, self.value, self.reason, severity)
 
 
@@ -53,7 +55,7 @@ class RowOutcome:
     """What became of one row."""
 
     row: int
-    status: Literal["created", "updated", "unchanged", "failed"]
+    status: Fate
     book_id: int | None = None
     issues: tuple[Problem, ...] = ()
 

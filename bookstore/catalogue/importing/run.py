@@ -23,6 +23,7 @@ from .columns import Columns
 from .jobs import fail_job, finish_job, record_batch, start_job
 from .merge import MERGE_LOCK, Interfered, stored_books, write_books
 from .outcome import (
+    Fate,
     ImportInterrupted,
     ImportRefused,
     ImportSummary,
@@ -32,6 +33,7 @@ from .outcome import (
     ProgressListener,
     RowOutcome,
     RowProblem,
+    Severity,
 )
 from .plan import StoredBook, Write, book_meant, plan
 from .presets import preset_named
@@ -103,8 +105,8 @@ class Entry(NamedTuple):
     book: Book
     warnings: tuple[Problem, ...]
 
-    def problem(self, fault: RowProblem) -> Problem:
-        return fault.at(self.row, self.line)
+    def problem(self, fault: RowProblem, severity: Severity = "error") -> Problem:
+        return fault.at(self.row, self.line, severity)
 
 
 @dataclass
@@ -228,13 +230,10 @@ class _Run:
             except RowProblem as fault:
                 outcomes.append(RowOutcome(entry.row, "failed", issues=(*entry.warnings, entry.problem(fault))))
                 continue
-            if write is None:
-                outcomes.append(RowOutcome(entry.row, "unchanged", meant and meant.id, entry.warnings))
-                continue
-            writes.append((entry.row, write))
-            outcomes.append(
-                RowOutcome(entry.row, "updated" if meant else "created", meant and meant.id, entry.warnings)
-            )
+            status: Fate = "unchanged" if write is None else "updated" if meant else "created"
+            outcomes.append(RowOutcome(entry.row, status, meant and meant.id, _told(entry, meant)))
+            if write is not None:
+                writes.append((entry.row, write))
         return outcomes, writes
 
     def _isolate(self, batch: Batch, fault: psycopg2.Error) -> None:
@@ -265,6 +264,12 @@ class _Run:
                     self._summary.problems.append(issue)
                 if self._on_problem:
                     self._on_problem(issue)
+
+
+def _told(entry: Entry, meant: StoredBook | None) -> tuple[Problem, ...]:
+    if meant is None or not meant.archived:
+        return entry.warnings
+    return (*entry.warnings, entry.problem(RowProblem("the book is archived, and stays so"), "warning"))
 
 
 @contextmanager
