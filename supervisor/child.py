@@ -19,7 +19,7 @@ from loguru import logger
 
 from supervisor import processes
 from supervisor.pod import Pod, timestamp
-from supervisor.policy import quorum, restart_pause
+from supervisor.policy import Finding, quorum, restart_pause
 from supervisor.runtime_directory import RuntimeDirectory, read_json, write_whole
 from supervisor.settings import EXIT_CONFIGURATION
 
@@ -79,6 +79,7 @@ class Child:
             reason = f"the service {ending}; it is started again in {pause:.1f} s"
             logger.bind(exit_status=ending.status, pause=round(pause, 1)).error("{}", reason)
             self._pod.child = {**self._pod.child, "pid": None, "ending": str(ending), "ended_at": timestamp()}
+            self._pod.settle("workers", Finding("unhealthy", f"the service {ending}"))  # not to be found out by asking
             self._pod.enter("warming", reason)
             await asyncio.sleep(pause)
 

@@ -132,7 +132,9 @@ class Pod:
     def settle(self, name: str, finding: Finding) -> None:
         """For what is known at once and needs no second look, such as how a migration ended."""
         before, now = self.standings[name], self.clock()
-        self.standings[name] = replace(before, status=finding.status, since=now, reading=Reading(finding, now))
+        self.standings[name] = replace(
+            before, status=finding.status, since=now, reading=Reading(finding, now), recent=()
+        )
         if finding.status != before.status:
             self._moved(name, before.status, finding.status, finding.error or "as it should be")
         self.changed()

@@ -17,6 +17,16 @@ from aiohttp import web
 
 DIRECTORY = Path(os.environ.get("RUNTIME_DIR", "."))
 
+# gunicorn's configuration
+bind = f"127.0.0.1:{os.environ.get('PORT', '0')}"
+workers = int(os.environ.get("WORKERS", "1"))
+worker_class = "aiohttp.GunicornWebWorker"
+pidfile = str(DIRECTORY / "gunicorn.pid")
+graceful_timeout = int(float(os.environ.get("GRACEFUL_TIMEOUT", "20")))
+timeout = graceful_timeout + 10
+keepalive = 75
+control_socket_disable = True
+
 
 class Life:
     """One worker's."""

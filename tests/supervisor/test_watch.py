@@ -195,12 +195,12 @@ def test_what_is_watched_comes_from_the_settings(tmp_path: Path) -> None:
     told = planned(
         tmp_path,
         PROBE_POSTGRES_CRITICALITY="degrading",
-        PROBES='[{"name": "sessions", "kind": "redis", "target": "redis://x", "criticality": "critical", "interval": 9}]',
+        PROBES='[{"name": "sessions", "kind": "redis", "target": "redis://x", "interval": 9, "criticality": "info"}]',
     )
     assert set(told) == {"database", "redis", "disk_space", "workers", "sessions"}
     assert told["database"].rule.criticality == "degrading"
     assert told["redis"].target is None
-    assert (told["sessions"].rule.criticality, told["sessions"].rule.interval) == ("critical", 9)
+    assert (told["sessions"].rule.criticality, told["sessions"].rule.interval) == ("info", 9)
     assert told["sessions"].target.url == "redis://x"
     assert told["workers"].rule.interval == 1
     assert all(one.rule.timeout <= one.rule.interval for one in told.values())

@@ -1,0 +1,30 @@
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.supervisor.migration_folders import write
+from tests.system.pod import Pod
+
+SERVICE = [
+    *(sys.executable, "-m", "gunicorn", "-c", "python:tests.supervisor.service"),
+    "tests.supervisor.service:application",
+]
+
+
+@pytest.fixture
+def pod(empty_database_url: str, tmp_path: Path) -> Iterator[Callable[..., Pod]]:
+    """`pod(**settings)`: a supervisor and a service that is no bookshop, with one migration. Nothing runs yet."""
+    folder = write(tmp_path / "migrations", _0001_first="CREATE TABLE shelf (id int);")
+    with contextlib.ExitStack() as cleaning:
+
+        def build(**settings: Any) -> Pod:
+            given: dict[str, Any] = {"service": SERVICE, "migrations_dir": folder, "workers": 1, "graceful_timeout": 10}
+            built = Pod(empty_database_url, **(given | settings))
+            cleaning.callback(built.remove)
+            return built
+
+        yield build
