@@ -65,7 +65,8 @@ def bring_up_to_date(settings: Settings, *, after: bool, say: Say) -> MigrationO
 def _catch_up(database: "Database", folder: Folder, lock: RunLock, *, after: bool, say: Say) -> tuple[str, ...]:
     database.prepare()
     plan: Plan = decide(folder, database.look(), after=after)  # again: another pod may have done it while we waited
-    database.adopt(plan.adopt)
+    if plan.adopt:
+        database.adopt(plan.adopt)
     done = []
     for file in plan.apply:
         lock.confirm()
@@ -91,6 +92,7 @@ class Database:
         self.url = (settings.migration_database_url or settings.database_url).get_secret_value()
         self._lock_timeout = settings.migration_lock_timeout
         self._statement_timeout = settings.migration_statement_timeout
+        self._prepared = False
 
     def look(self) -> State:
         with self._backend() as backend:
@@ -106,6 +108,7 @@ class Database:
         with self._backend() as backend:
             backend.ensure_internal_schema_updated()
             backend.execute(CREATE_CHECKSUMS)
+        self._prepared = True
 
     def adopt(self, files: tuple[File, ...]) -> None:
         with self._backend() as backend, backend.transaction():
@@ -137,6 +140,7 @@ class Database:
     def _backend(self) -> Iterator["_Backend"]:
         """A new one each time: after an exception yoyo's own keeps a wrong idea of its lock and transaction."""
         with _Backend(self.url, self._lock_timeout, self._statement_timeout) as backend:
+            backend._internal_schema_updated = self._prepared  # else it looks again before each mark
             yield backend
 
 
@@ -149,7 +153,7 @@ class _Backend(PostgresqlBackend):  # type: ignore[misc]  # yoyo has no types
         self._limits = {
             "lock_timeout": f"{lock_timeout * 1000:.0f}",
             "statement_timeout": f"{statement_timeout * 1000:.0f}",
-            "client_connection_check_interval": "500",  # PostgreSQL notices a killed migrator in mid-statement
+            "client_connection_check_interval": "500",  # a killed migrator is noticed in mid-statement
         }
         uri = DatabaseURI("postgresql", None, None, None, None, None, {"url": url})
         super().__init__(uri, default_migration_table)

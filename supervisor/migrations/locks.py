@@ -40,15 +40,13 @@ TAKE_YOYO_LOCK = """
 
 
 def connect(url: str, parameters: Mapping[str, str]) -> connection:
-    """`parameters` that the server is too old to know are left out."""
     mine = f"supervisor migrate (pid {os.getpid()})"
     opened: connection = psycopg2.connect(
         make_dsn(url, connect_timeout=5, tcp_user_timeout=15_000, application_name=mine, **KEPT_ALIVE)
     )
     opened.autocommit = True
     with opened.cursor() as cursor:
-        for name, value in parameters.items():
-            cursor.execute("SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s", (value, name))
+        cursor.execute("; ".join(f"SET {name} = {value}" for name, value in parameters.items()))
     return opened
 
 
