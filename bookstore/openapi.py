@@ -59,6 +59,7 @@ class Operation:
     cached: bool
     headers: Mapping[str, str] = field(default_factory=dict)
     media_type: str = "application/json"
+    takes: Mapping[str, str] = field(default_factory=dict)
 
 
 class Routes:
@@ -103,10 +104,11 @@ class Routes:
         cached: bool = False,
         headers: Mapping[str, str] | None = None,
         media_type: str = "application/json",
+        takes: Mapping[str, str] | None = None,
     ) -> Callable[[Handler], Handler]:
         """`path_model`, `query` and `body` are what `read_path`, `read_query` and `read_body` are called with;
         `answers` maps a status to its model (a model alone means 200); `headers` names headers of the answer that
-        matter, with their meaning."""
+        matter, with their meaning, and `takes` those of the request."""
 
         def register(handler: Handler) -> Handler:
             first, _, rest = inspect.cleandoc(handler.__doc__ or "").partition("\n\n")
@@ -126,6 +128,7 @@ class Routes:
                     cached,
                     headers or {},
                     media_type,
+                    takes or {},
                 )
             )
             return handler
@@ -220,6 +223,7 @@ def _describe(operation: Operation, schemas: Mapping[tuple[Any, str], Any]) -> d
         "parameters": [
             *_parameters(operation.path_model, "path"),
             *_parameters(operation.query, "query"),
+            *_header_parameters(operation),
         ],
         "responses": _responses(operation, schemas),
     }
@@ -251,6 +255,18 @@ def _parameters(model: type[BaseModel] | None, where: str) -> list[dict[str, Any
             parameter["description"] = meaning
         described.append(parameter)
     return described
+
+
+def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
+    """What it says it takes, and what every route of its kind does."""
+    takes = {"X-Request-ID": "Your own name for this request, given back and logged if it is a sane token"}
+    takes |= {"traceparent": "W3C trace context, logged"}
+    if operation.method == "GET":
+        takes |= {"If-None-Match": "The `ETag` of the version you have: answered 304 while it holds"}
+    return [
+        {"name": name, "in": "header", "required": False, "description": meaning, "schema": {"type": "string"}}
+        for name, meaning in {**takes, **operation.takes}.items()
+    ]
 
 
 def _without_null(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -178,9 +178,9 @@ def _narrowed(wanted: BookQuery) -> tuple[list[str], dict[str, Any]]:
     }
     if wanted.language is not None:
         given["language"] = normalise_language(wanted.language) or ""
-    if wanted.author is not None:
+    if wanted.author:
         given |= _author(wanted.author)
-    if wanted.subject is not None:
+    if wanted.subject:
         given |= _subject(wanted.subject)
     params = {name: value for name, value in given.items() if value is not None}
     return [queries.FILTERS[name] for name in params if name in queries.FILTERS], params

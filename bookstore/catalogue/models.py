@@ -31,32 +31,37 @@ def _whole_number(value: object) -> object:
 
 
 Flag = Annotated[bool, BeforeValidator(_boolean_word)]
-Whole = Annotated[int, BeforeValidator(_whole_number)]
-Id = Annotated[str, Field(description="Opaque: promises nothing but to name this one thing", examples=["4711"])]
+# Bounds stand before it in an `Annotated`: those after it get no word in the JSON schema.
+_WHOLE = BeforeValidator(_whole_number)
+Id = Annotated[
+    str,
+    Field(description="Opaque: promises nothing but to name this one thing", json_schema_extra={"format": "opaque-id"}),
+]
 Isbn = Annotated[
     str, Field(max_length=40, description="ISBN-10 or ISBN-13, hyphens welcome", json_schema_extra={"format": "isbn"})
 ]
-Year = Annotated[Whole, Field(ge=-5000, le=9999, description="Negative before our era")]
-Amount = Annotated[Whole, Field(ge=0, le=10**15, description="In minor units of `currency`, which is then required")]
+Year = Annotated[int, Field(ge=-5000, le=9999, description="Negative before our era"), _WHOLE]
+Amount = Annotated[
+    int, Field(ge=0, le=10**15, description="In minor units of `currency`, which is then required"), _WHOLE
+]
 
 
 class PageQuery(Payload):
     """Which part of a list."""
 
-    limit: Annotated[Limit, BeforeValidator(_whole_number)] = DEFAULT_LIMIT
+    limit: Annotated[Limit, _WHOLE] = DEFAULT_LIMIT
     cursor: Cursor | None = None
 
 
 class BookQuery(PageQuery):
-    """Which books, in which order."""
+    """Which books, in which order. Blank text is no filter: forms send their empty fields along."""
 
     q: str | None = Field(
         None, max_length=200, description='Words, `"a phrase"`, `-without`, `this OR that`, an ISBN or an SKU'
     )
-    author: str | None = Field(None, min_length=1, max_length=200, description="An author's id or words of the name")
+    author: str | None = Field(None, max_length=200, description="An author's id or words of the name")
     subject: str | None = Field(
         None,
-        min_length=1,
         max_length=300,
         description="`thema:FBA` (and all below it), `bisac:FIC000000`, or a heading",
     )

@@ -43,8 +43,19 @@ from bookstore.settings import SETTINGS
 
 routes = Routes(tags=["catalogue"])
 
+_ETAG = {"ETag": "The version; send it as `If-None-Match` to get 304 while it holds"}
+_LINK = {"Link": "RFC 8288: the next and the previous page"}
 
-@routes.get("/books", query=BookQuery, answers=BookPage, errors=[InvalidCursor], cached=True)
+
+@routes.get(
+    "/books",
+    query=BookQuery,
+    answers=BookPage,
+    errors=[InvalidCursor],
+    cached=True,
+    takes={"Prefer": "`return=total-count` adds `total`, counted up to 10,000"},
+    headers=_LINK,
+)
 async def list_books(request: web.Request) -> web.Response:
     """Look through the shop.
 
@@ -68,7 +79,7 @@ async def list_books(request: web.Request) -> web.Response:
     return respond(page, headers={**links.headers, "Vary": "Prefer"})
 
 
-@routes.get("/books/{id}", path_model=OfOne, answers=Book, errors=[NotFound, Gone], cached=True)
+@routes.get("/books/{id}", path_model=OfOne, answers=Book, errors=[NotFound, Gone], cached=True, headers=_ETAG)
 async def show_book(request: web.Request) -> web.Response:
     """One edition."""
     id = read_id(read_path(request, OfOne).id)
@@ -89,7 +100,7 @@ async def show_book(request: web.Request) -> web.Response:
     answers=Book,
     errors=[NotFound, InvalidIsbn],
     cached=True,
-    headers={"Content-Location": "Where the book is under its id"},
+    headers={**_ETAG, "Content-Location": "Where the book is under its id"},
 )
 async def show_book_by_isbn(request: web.Request) -> web.Response:
     """One edition, by its ISBN-10 or ISBN-13, with or without hyphens."""
@@ -122,7 +133,7 @@ async def look_up_books(request: web.Request) -> web.Response:
     return respond({"results": results})
 
 
-@routes.get("/works/{id}", path_model=OfOne, answers=Work, errors=[NotFound], cached=True)
+@routes.get("/works/{id}", path_model=OfOne, answers=Work, errors=[NotFound], cached=True, headers=_ETAG)
 async def show_work(request: web.Request) -> web.Response:
     """A work with the editions of it that the shop sells."""
     id = read_id(read_path(request, OfOne).id)
@@ -140,13 +151,13 @@ async def show_work(request: web.Request) -> web.Response:
     return respond(shown, etag=_content_tag(shown))
 
 
-@routes.get("/authors", query=PageQuery, answers=AuthorPage, errors=[InvalidCursor], cached=True)
+@routes.get("/authors", query=PageQuery, answers=AuthorPage, errors=[InvalidCursor], cached=True, headers=_LINK)
 async def list_authors(request: web.Request) -> web.Response:
     """The authors of the books in the shop, by name."""
     return await _list(request, queries.AUTHORS, queries.SHOWN_AUTHORS, _present_author)
 
 
-@routes.get("/authors/{id}", path_model=OfOne, answers=Author, errors=[NotFound], cached=True)
+@routes.get("/authors/{id}", path_model=OfOne, answers=Author, errors=[NotFound], cached=True, headers=_ETAG)
 async def show_author(request: web.Request) -> web.Response:
     """Somebody with a part in a book: authors, and translators, illustrators … too."""
     async with connection(request) as db:
@@ -164,6 +175,7 @@ async def show_author(request: web.Request) -> web.Response:
     answers=PageOfBooks,
     errors=[NotFound, InvalidCursor],
     cached=True,
+    headers=_LINK,
 )
 async def list_books_of_author(request: web.Request) -> web.Response:
     """The books somebody has a part in, whatever the part, by title."""
@@ -174,7 +186,7 @@ async def list_books_of_author(request: web.Request) -> web.Response:
     return await _list(request, queries.BOOKS_OF_AUTHOR, queries.SHOWN_BOOKS, present_book, of={"id": id})
 
 
-@routes.get("/subjects", query=PageQuery, answers=SubjectPage, errors=[InvalidCursor], cached=True)
+@routes.get("/subjects", query=PageQuery, answers=SubjectPage, errors=[InvalidCursor], cached=True, headers=_LINK)
 async def list_subjects(request: web.Request) -> web.Response:
     """What the books in the shop are about, by heading. An `id` is what `/books?subject=` takes."""
     return await _list(request, queries.SUBJECTS, queries.SHOWN_SUBJECTS, _present_subject_in_use)
