@@ -79,7 +79,7 @@ def needed_migrations(directory: Path) -> frozenset[str]:
     """The ids this code must find applied: all but those headed `-- phase: after`, which contract what is left."""
     needed = set()
     for file in directory.glob("*.sql"):
-        if file.name.endswith(".rollback.sql"):
+        if file.name.endswith(".rollback.sql") or file.name.startswith("post-apply"):  # yoyo marks neither
             continue
         head = file.read_text(encoding="utf-8")[:2000]
         if not _PHASE_AFTER.search(head):
@@ -87,4 +87,4 @@ def needed_migrations(directory: Path) -> frozenset[str]:
     return frozenset(needed)
 
 
-_PHASE_AFTER = re.compile(r"^--\s*phase:\s*after\s*$", re.MULTILINE)
+_PHASE_AFTER = re.compile(r"^\s*--\s*phase\s*:\s*after\s*$", re.MULTILINE | re.IGNORECASE)

@@ -77,8 +77,11 @@ class RunLock:
 
     def confirm(self) -> None:
         """Its session may have been cut off while a long migration ran."""
-        with self._session.cursor() as cursor:
-            cursor.execute("SELECT 1")
+        try:
+            with self._session.cursor() as cursor:
+                cursor.execute("SELECT 1")
+        except psycopg2.Error as error:
+            raise MigrationFailed("the session that holds the migrator's lock was cut off") from error
 
 
 def take_apply_lock(session: connection, *, patience: float, until_commit: bool) -> None:

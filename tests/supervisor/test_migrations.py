@@ -345,6 +345,35 @@ def test_a_lock_that_others_hold_is_given_up_after_the_lock_timeout(empty_databa
     reader.close()
 
 
+def test_a_killed_migrator_whose_statement_postgresql_still_runs_is_waited_for(
+    empty_database_url: str, folder: Path
+) -> None:
+    """Its run lock is free already; the one that its transaction holds is not."""
+    remains = psycopg2.connect(empty_database_url)
+    remains.cursor().execute("SELECT pg_advisory_xact_lock(%s, 2)", (0x796F796F,))
+
+    with pytest.raises(MigrationFailed, match="another migrator's statement has been running"):
+        migrate_blocking(settings(empty_database_url, folder, migration_statement_timeout=0.3))
+    assert ask(empty_database_url, "SELECT count(*) FROM _yoyo_migration") == [(0,)]
+    remains.close()
+    assert len(migrate_blocking(settings(empty_database_url, folder)).applied) == 2
+
+
+def test_a_migrator_that_lost_its_lock_in_a_long_migration_stops_after_it(
+    empty_database_url: str, folder: Path
+) -> None:
+    write(folder, _0003_add_prices=SLOW_WHEN_ASKED.replace("60", "1"), _0004_more="CREATE TABLE more (id int);")
+    ask(empty_database_url, "CREATE TABLE be_slow ()")
+    migrator = start(empty_database_url, folder)
+    wait_until(lambda: is_sleeping(empty_database_url), "the migration is in its middle")
+    holder = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 2037348719 AND objid = 1"
+    ask(empty_database_url, f"SELECT pg_terminate_backend(({holder}))")
+
+    report = finish(migrator)
+    assert "lock was cut off" in report[-1]["failed"]["reason"]
+    assert ask(empty_database_url, "SELECT max(migration_id) FROM _yoyo_migration") == [("0003.add-prices",)]
+
+
 def test_a_statement_that_takes_too_long_is_given_up(empty_database_url: str, folder: Path) -> None:
     write(folder, _0003_slow="SELECT pg_sleep(60);")
 
