@@ -68,6 +68,42 @@ async def test_sigterm_under_load_loses_no_request(pod: PodBuilder, database_url
     assert one.processes() == set()
 
 
+async def test_beside_its_supervisor_a_service_is_drained_by_command_and_then_ended_without_a_lost_request(
+    pod: PodBuilder, database_url: str
+) -> None:
+    """What Kubernetes does: `preStop`, then SIGTERM to the service."""
+    one = pod(database_url, drain_delay=0.5)
+    service, _ = one.start_service(), one.start_supervisor()
+    await asyncio.to_thread(one.wait_until_ready)
+    load = Load(one, connections=16)
+    requests = asyncio.create_task(load.run())
+    await asyncio.to_thread(one.wait_until, lambda: load.answered > 100, "the load is on")
+
+    drained = one.run([*SUPERVISOR[:-1], "drain", "--wait"])
+    assert await asyncio.to_thread(drained.wait, 60) == 0
+    assert one.api().status == 200  # out of service, and still serving
+    service.terminate()
+    await asyncio.wait_for(requests, 60)
+
+    assert await asyncio.to_thread(service.wait, 60) == 0
+    assert load.failures == []
+    assert one.supervisor("/health/live").status == 200
+
+
+def test_a_killed_parent_takes_its_service_with_it(pod: PodBuilder, database_url: str) -> None:
+    one = pod(database_url, workers=2)
+    supervisor = one.start()
+    one.wait_until_ready()
+    supervisor.kill()
+    supervisor.wait()
+    one.wait_until(lambda: not one.processes(), "nothing is left of the pod")
+    assert one.api("/health/live").status is None
+
+    one.start()  # on what the killed one left in the runtime directory
+    one.wait_until_ready()
+    assert one.api().status == 200
+
+
 async def test_ctrl_c_in_a_terminal_drains_too(pod: PodBuilder, database_url: str) -> None:
     one = pod(database_url, drain_delay=0.5)
     ours, theirs = pty.openpty()

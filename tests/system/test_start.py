@@ -90,6 +90,7 @@ def test_two_pods_on_one_empty_database_both_become_ready_and_each_migration_ran
     assert ask(empty_database_url, APPLIED) == [(id_, 1) for id_ in ids()]
 
 
+@pytest.mark.timeout(400)
 def test_twenty_times_two_pods_on_an_empty_database(pod: PodBuilder, postgres: Databases) -> None:
     """With a service that is quick to start: what is tested is the two supervisors and their migrators."""
     together = threading.Semaphore(2)  # two rounds at a time on two cores
