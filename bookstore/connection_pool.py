@@ -33,11 +33,12 @@ class PoolExhausted(Exception):
 
 
 class ConnectFailed(Exception):
-    """No connection can be made. `full` says that a server answered, and that it has no room."""
+    """No connection was made. `full`: a server answered, and has no room. `silent`: nothing answered in time."""
 
-    def __init__(self, reason: str, *, full: bool = False) -> None:
+    def __init__(self, reason: str, *, full: bool = False, silent: bool = False) -> None:
         super().__init__(reason)
         self.full = full
+        self.silent = silent
 
 
 class ConnectionPool:
@@ -49,7 +50,7 @@ class ConnectionPool:
         defaults: Mapping[str, Any],
         options: str,
         query_seconds: float,
-        on_failure: Callable[[str], None],
+        on_failure: Callable[[], None],
     ) -> None:
         self._dsn: dict[str, Any] = {**defaults, **psycopg2.extensions.parse_dsn(url)}
         self._dsn["options"] = f"{options} {self._dsn.get('options', '')}".strip()
@@ -122,7 +123,7 @@ class ConnectionPool:
                     timeout=self._query_seconds, enable_json=False, enable_hstore=False, enable_uuid=False, **dsn
                 )
         except TimeoutError:
-            raise ConnectFailed(f"no answer within {seconds:g} s") from None
+            raise ConnectFailed(f"no answer within {seconds:g} s", silent=True) from None
         except (psycopg2.Error, OSError) as failed:
             reason = " ".join(str(failed).split()) or type(failed).__name__
             full = "too many clients" in reason or "connection slots" in reason or "too many connections" in reason
@@ -131,10 +132,12 @@ class ConnectionPool:
         return connection
 
     def adopt(self, connection: aiopg.Connection) -> None:
-        if self._closing or len(self._free) + len(self._used) >= self._limit:
+        is_wanted = self._waiting or not self._free
+        if self._closing or not is_wanted or len(self._free) + len(self._used) >= self._limit:
             self.discard(connection)
         else:
             self._hand_over(connection)
+        self._connect_for_the_waiting()
 
     def fail_waiting(self, reason: ConnectFailed) -> None:
         while self._waiting:
@@ -177,10 +180,8 @@ class ConnectionPool:
         try:
             connection = await self.connect()
         except ConnectFailed as failed:
-            if not failed.full:
-                self._on_failure(str(failed))
-            if not failed.full or not self._used:
-                self.fail_waiting(failed)
+            if not failed.full:  # those who wait go on waiting: whoever is told now finds out, and fails or serves all
+                self._on_failure()
         else:
             self.adopt(connection)
 

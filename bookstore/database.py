@@ -135,11 +135,12 @@ class Database:
             options=f"-c statement_timeout={milliseconds} -c lock_timeout={min(2000, milliseconds)}"
             " -c idle_in_transaction_session_timeout=10000 -c TimeZone=UTC -c jit=off",
             query_seconds=settings.statement_timeout + 2,
-            on_failure=self._open_breaker,
+            on_failure=self._suspect,
         )
         self._in_use: set[Connection] = set()
         self._breaker: Literal["closed", "open", "half_open"] = "closed"
         self._ask_at = 0.0
+        self._suspected = True  # at first nothing is known, and a first connection is made before it is wanted
 
     @property
     def breaker(self) -> Literal["closed", "open", "half_open"]:
@@ -166,7 +167,7 @@ class Database:
             yield session
         except DatabaseUnavailable:
             self._pool.discard_free()
-            self._ask_at = 0.0
+            self._suspect()
             raise
         finally:
             self._in_use.discard(session)
@@ -191,17 +192,15 @@ class Database:
 
     async def watch(self) -> None:
         """For ever: tell a slow statement from a server that is gone, and find out when it is back."""
-        self._ask_at = 0.0
         last = time.perf_counter()
-        first = True
         while True:
             now = time.perf_counter()
             lagging, last = now - last > DOUBT_AFTER_SECONDS, now  # then it is us who are slow
-            doubted = [] if lagging else [c for c in self._in_use if _is_overdue(c, now)]
-            if (first or doubted or self._breaker != "closed") and now >= self._ask_at:
-                first = False
+            doubted = [] if lagging else [each for each in self._in_use if _is_overdue(each, now)]
+            if self._suspected or ((doubted or self._breaker != "closed") and now >= self._ask_at):
+                self._suspected = False
+                self._ask_at = now + RETRY_SECONDS
                 await self._find_out(doubted)
-                self._ask_at = max(self._ask_at, now + RETRY_SECONDS)
             await asyncio.sleep(0.05)
 
     async def close(self) -> None:
@@ -212,7 +211,7 @@ class Database:
             self._breaker = "half_open"
         since = [connection.busy_since for connection in doubted]
         try:
-            fresh = await self._pool.connect(PROBE_SECONDS)
+            fresh = await self._connect()
         except ConnectFailed as failed:
             if failed.full:
                 self._close_breaker()
@@ -225,12 +224,24 @@ class Database:
             self._close_breaker()
             self._pool.adopt(fresh)
 
+    async def _connect(self) -> aiopg.Connection:
+        """Twice, unless it is silence that was the answer: one handshake may break off for reasons of its own."""
+        try:
+            return await self._pool.connect(PROBE_SECONDS)
+        except ConnectFailed as failed:
+            if failed.silent or failed.full:
+                raise
+        return await self._pool.connect(PROBE_SECONDS)
+
+    def _suspect(self) -> None:
+        """Something failed that a living server would have done."""
+        self._suspected = self._breaker == "closed"
+
     def _open_breaker(self, reason: str) -> None:
         if self._breaker == "closed":
             logger.error("The database cannot be reached: {}. Requests that need it get 503 until it is back.", reason)
             METRICS.breaker_openings.add(())
         self._breaker = "open"
-        self._ask_at = time.perf_counter() + RETRY_SECONDS
         self._pool.discard_free()
         self._pool.fail_waiting(ConnectFailed(reason))
 
