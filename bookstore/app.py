@@ -56,8 +56,9 @@ def create_runner(settings: Settings, **options: object) -> Runner:
 def mount(app: web.Application, operations: Iterable[Operation], prefix: str = "") -> None:
     for operation in operations:
         path = f"{prefix}{operation.path}"
-        handler = ready_made(operation.handler, path) if operation.cached else operation.handler
-        handler = told_in_logs(handler, path)
+        endpoint = f"{prefix}{operation.template}"
+        handler = ready_made(operation.handler, endpoint) if operation.cached else operation.handler
+        handler = told_in_logs(handler, endpoint)
         if operation.method == "GET":
             app.router.add_get(path, handler)  # and HEAD
         else:

@@ -109,9 +109,17 @@ def line_of(record: Record, service: str) -> dict[str, Any]:
 
 def as_json_line(line: Mapping[str, Any]) -> bytes:
     try:
-        return orjson.dumps(line, default=repr, option=_ORJSON)
+        written = orjson.dumps(line, default=repr, option=_ORJSON)
     except (TypeError, ValueError, RecursionError):  # lone surrogates, integers past 64 bits, keys that are no text
-        return orjson.dumps(_writable(line), default=repr, option=_ORJSON)
+        written = orjson.dumps(_writable(line), default=repr, option=_ORJSON)
+    if not written.isascii():
+        for separator, escaped in _LINE_SEPARATORS:
+            written = written.replace(separator, escaped)
+    return written
+
+
+# One line to whoever reads it: JSON leaves these as they are, and Python's `splitlines` (and editors) end a line there.
+_LINE_SEPARATORS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
 
 
 def as_text_line(line: Mapping[str, Any], *, colour: bool) -> bytes:

@@ -61,6 +61,11 @@ class Operation:
     media_type: str = "application/json"
     takes: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def template(self) -> str:
+        """The path as people and metrics name it: `/books/{id}`, whatever an id may look like to the router."""
+        return _PATTERN.sub(r"{\1}", self.path)
+
 
 class Routes:
     """A feature's routes, in order. `app.py` mounts them under `API_PREFIX`."""
@@ -143,7 +148,7 @@ def document(operations: Iterable[Operation], prefix: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for operation in every:
         described = _describe(operation, schemas)
-        paths.setdefault(prefix + _PATTERN.sub(r"{\1}", operation.path), {})[operation.method.lower()] = described
+        paths.setdefault(prefix + operation.template, {})[operation.method.lower()] = described
     return {
         "openapi": "3.1.0",
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",

@@ -79,7 +79,14 @@ async def list_books(request: web.Request) -> web.Response:
     return respond(page, headers={**links.headers, "Vary": "Prefer"})
 
 
-@routes.get("/books/{id}", path_model=OfOne, answers=Book, errors=[NotFound, Gone], cached=True, headers=_ETAG)
+@routes.get(
+    "/books/{id:(?!lookup$)[^/]+}",  # so that GET of /books/lookup is 405 and not the search for a book of that id
+    path_model=OfOne,
+    answers=Book,
+    errors=[NotFound, Gone],
+    cached=True,
+    headers=_ETAG,
+)
 async def show_book(request: web.Request) -> web.Response:
     """One edition."""
     id = read_id(read_path(request, OfOne).id)
