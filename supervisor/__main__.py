@@ -106,7 +106,9 @@ def undrain(runtime_dir: DirectoryOption = None) -> None:
 
 @app.command()
 def reload(runtime_dir: DirectoryOption = None) -> None:
-    """Migrate, then let gunicorn replace its workers by new ones with the code as it is now. No request is lost.
+    """Migrate, then let gunicorn replace its workers by new ones with the code as it is now.
+
+    The old ones answer what they have begun.
 
     Example:
 

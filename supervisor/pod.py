@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -57,6 +58,7 @@ class Pod:
         self.reloads = 0
         self.latencies: dict[str, list[float]] = {}
         self._changes = asyncio.Event()
+        self._offset = time.time() - self.started_at
 
     # --- what is true -------------------------------------------------------------------------------------------
 
@@ -208,7 +210,7 @@ class Pod:
         return {standing.rule.name: self._check(standing, texts=texts) for standing in standings}
 
     def _check(self, standing: Standing, *, texts: bool) -> dict[str, Any]:
-        reading, now = standing.reading, self.clock()
+        reading = standing.reading
         error = reading.finding.error if reading else None
         if standing.status == "healthy":
             error = None
@@ -217,10 +219,17 @@ class Pod:
             "criticality": standing.rule.criticality,
             "latency_ms": round(reading.latency_ms, 2) if reading and reading.latency_ms is not None else None,
             "error": error if texts or error is None else _in_words(standing.status),
-            "since": timestamp(standing.since - now),
-            "as_of": timestamp(reading.at - now) if reading else None,
+            "since": self.wall_time(standing.since),
+            "as_of": self.wall_time(reading.at) if reading else None,
         }
         return told
+
+    def wall_time(self, at: float) -> str:
+        """A moment of our clock, for people. The same each time it is told, until somebody sets the machine's clock."""
+        offset = time.time() - self.clock()
+        if abs(offset - self._offset) > 0.5:
+            self._offset = offset
+        return timestamp(at + self._offset)
 
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -235,10 +244,10 @@ def count(histogram: list[float], seconds: float) -> None:
     histogram[-1] += seconds
 
 
-def timestamp(ago: float = 0.0) -> str:
-    """Now, or so many (negative) seconds from now, as RFC 3339."""
-    moment = datetime.fromtimestamp(datetime.now(UTC).timestamp() + ago, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def timestamp(moment: float | None = None) -> str:
+    """RFC 3339, of now unless told otherwise."""
+    told = datetime.now(UTC) if moment is None else datetime.fromtimestamp(moment, UTC)
+    return told.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _in_words(status: str) -> str:

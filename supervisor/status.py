@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 from supervisor.metrics import CONTENT_TYPE
 from supervisor.pod import Pod, timestamp
@@ -75,7 +76,7 @@ async def served(
             (outside, _bind_tcp(settings.supervisor_host, settings.supervisor_port)),
             (inside, _bind_unix(directory)),
         ):
-            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, keepalive_timeout=75)
+            runner = Runner(app, access_log=None, shutdown_timeout=0.5, keepalive_timeout=75)
             await runner.setup()
             doors.push_async_callback(runner.cleanup)
             await web.SockSite(runner, bound, backlog=1024).start()
@@ -110,6 +111,40 @@ def create_app(
             ]
         )
     return app
+
+
+class Runner(web.AppRunner):
+    """aiohttp's, except that what its parser refuses leaves under our headers too."""
+
+    async def _make_server(self) -> web.Server:
+        plain = await super()._make_server()
+        return _Server(
+            plain.request_handler,
+            request_factory=plain.request_factory,
+            handler_cancellation=plain.handler_cancellation,
+            loop=plain._loop,
+            **plain._kwargs,
+        )
+
+
+class _Server(web.Server):
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+class _Connection(RequestHandler):
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        response = super().handle_error(request, status, exc, message)
+        response.headers.update(HEADERS)
+        return response
 
 
 class _Told:
@@ -165,7 +200,7 @@ class _Told:
             "version": pod.version,
             "mode": pod.mode,
             "phase": pod.phase,
-            "phase_since": timestamp(pod.stage_since - pod.clock()),
+            "phase_since": pod.wall_time(pod.stage_since),
             "ready": pod.phase == "serving" and verdict.ready,
             "status": verdict.status,
             "reason": pod.reason(verdict, texts=texts),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loguru import logger
 
 from tests.supervisor.migration_folders import write
 from tests.system.pod import Pod
@@ -13,6 +14,14 @@ SERVICE = [
     *(sys.executable, "-m", "gunicorn", "-c", "python:tests.supervisor.service"),
     "tests.supervisor.service:application",
 ]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quiet() -> Iterator[None]:
+    """What the supervisor logs within this process: a property would say it a thousand times."""
+    logger.disable("supervisor")
+    yield
+    logger.enable("supervisor")
 
 
 @pytest.fixture
