@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from psycopg2 import extensions
@@ -37,7 +37,7 @@ def start_job(
             "source": source,
             "format": format,
             "preset": preset,
-            "options": json.dumps(options),
+            "options": json.dumps(options, ensure_ascii=False).encode("utf-8", "backslashreplace").decode(),
             "dry_run": dry_run,
         },
     )
@@ -47,39 +47,31 @@ def start_job(
 
 
 def record_batch(
-    cursor: extensions.cursor, job: int, *, rows: int, outcomes: Iterable[RowOutcome], recorded: int
+    cursor: extensions.cursor, job: int, outcomes: Sequence[RowOutcome], written: Mapping[int, int], *, most: int
 ) -> int:
     """Adds a batch to its job, in the batch's own transaction: the job never tells more than was stored.
 
-    Returns how many rows it wrote down; `recorded` is how many there were before.
+    Writes down at most `most` of the rows that have something to say, and returns how many. Only rows that were written
+    name their book: the foreign key locks it, and a book that is unchanged shall not even be locked.
     """
     cursor.execute(
-        "UPDATE import_jobs SET rows_read = rows_read + %(rows)s WHERE id = %(job)s", {"rows": rows, "job": job}
+        "UPDATE import_jobs SET rows_read = rows_read + %(rows)s WHERE id = %(job)s",
+        {"rows": len(outcomes), "job": job},
     )
-    lines = [
-        (
-            job,
-            outcome.row,
-            outcome.status,
-            outcome.book_id,
-            json.dumps(
-                [
-                    {"severity": issue.severity, "column": issue.column, "value": issue.value, "reason": issue.reason}
-                    for issue in outcome.issues
-                ]
-            ).replace("\\u0000", "\\\\u0000"),  # JSON can hold a NUL, PostgreSQL's jsonb cannot
-        )
-        for outcome in outcomes
-        if outcome.issues
-    ][: MOST_ROWS - recorded]
-    if lines:
-        execute_values(
-            cursor,
-            "INSERT INTO import_rows (job_id, row_number, status, book_id, issues) VALUES %s",
-            lines,
-            page_size=500,
-        )
-    return len(lines)
+    told = [outcome for outcome in outcomes if outcome.issues][:most]
+    if told:
+        lines = [(job, row.row, row.status, written.get(row.row), _issues(row)) for row in told]
+        columns = "job_id, row_number, status, book_id, issues"
+        execute_values(cursor, f"INSERT INTO import_rows ({columns}) VALUES %s", lines, page_size=500)  # noqa: S608
+    return len(told)
+
+
+def _issues(outcome: RowOutcome) -> str:
+    issues = [
+        {"severity": issue.severity, "column": issue.column, "value": issue.value, "reason": issue.reason}
+        for issue in outcome.issues
+    ]
+    return json.dumps(issues)
 
 
 def finish_job(cursor: extensions.cursor, job: int, summary: ImportSummary) -> None:

@@ -49,8 +49,8 @@ def stored_books(cursor: extensions.cursor, books: Sequence[Book]) -> list[Store
     ]
 
 
-def write_books(cursor: extensions.cursor, writes: Sequence[tuple[int, Write]], *, reference: str) -> None:
-    """Stores the planned books of a batch, each with its row number."""
+def write_books(cursor: extensions.cursor, writes: Sequence[tuple[int, Write]], *, reference: str) -> dict[int, int]:
+    """Stores the planned books of a batch, each with its row number. Returns their ids by that."""
     _lock_and_compare(cursor, [write.stored for _, write in writes if write.stored])
     cursor.execute(_STAGING)
     _copy(cursor, "imported_books", (_book_line(row, write) for row, write in writes))
@@ -84,6 +84,8 @@ def write_books(cursor: extensions.cursor, writes: Sequence[tuple[int, Write]], 
     for statement in _LISTS:
         cursor.execute(statement)
     cursor.execute(_RECEIVE, {"reference": reference})
+    cursor.execute("SELECT row_number, book_id FROM imported_books")
+    return dict(cursor.fetchall())
 
 
 def sort_key(name_key: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 Severity = Literal["error", "warning"]
 Fate = Literal["created", "updated", "unchanged", "failed"]
-SHOWN_VALUE = 200  # characters of an offending value that are kept; a megabyte of it would help nobody
+SHOWN_VALUE = 300  # characters of an offending value that are kept; a megabyte of it would help nobody
 
 
 class ImportRefused(Exception):
@@ -33,8 +33,21 @@ class Problem:
     severity: Severity = "error"
 
     def __post_init__(self) -> None:
-        if self.value is not None and len(self.value) > SHOWN_VALUE:
-            object.__setattr__(self, "value", self.value[: SHOWN_VALUE - 1] + "…")
+        for name in ("column", "value", "reason"):
+            text = getattr(self, name)
+            if text is not None:
+                object.__setattr__(self, name, shown(text))
+
+
+def shown(text: str, longest: int = SHOWN_VALUE) -> str:
+    """What a file said, fit for a terminal, a CSV and PostgreSQL: short, and without what would steer any of them."""
+    if len(text) > longest:
+        text = text[: longest - 1] + "…"
+    return text if text.isprintable() else "".join([_escaped(character) for character in text])
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 class RowProblem(Exception):
@@ -56,7 +69,6 @@ class RowOutcome:
 
     row: int
     status: Fate
-    book_id: int | None = None
     issues: tuple[Problem, ...] = ()
 
 

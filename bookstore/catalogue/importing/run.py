@@ -20,7 +20,7 @@ from bookstore.database import connect_blocking
 
 from .book import BadRow, Book
 from .columns import Columns
-from .jobs import fail_job, finish_job, record_batch, start_job
+from .jobs import MOST_ROWS, fail_job, finish_job, record_batch, start_job
 from .merge import MERGE_LOCK, Interfered, stored_books, write_books
 from .outcome import (
     Fate,
@@ -34,6 +34,7 @@ from .outcome import (
     RowOutcome,
     RowProblem,
     Severity,
+    shown,
 )
 from .plan import StoredBook, Write, book_meant, plan
 from .presets import preset_named
@@ -71,7 +72,7 @@ def import_books(
     """
     started = time.monotonic()
     known = preset_named(preset)
-    name = name or (source.name if isinstance(source, Path) else "stream")
+    name = shown(name or (source.name if isinstance(source, Path) else "stream"))
     with _opened(source) as file, Seen() as seen:
         lines = Lines(file, name)
         format = format or format_of(name)
@@ -126,7 +127,7 @@ def _batches(rows: CsvRows | JsonlRows, columns: Columns, lines: Lines, seen: Se
     batch, begun_at = Batch(), 0
     for row in rows:
         if isinstance(row, Problem):
-            batch.settled.append(RowOutcome(row.row, "failed", issues=(row,)))
+            batch.settled.append(RowOutcome(row.row, "failed", (row,)))
         else:
             _sort_in(batch, row.number, row.line, row.values, columns, seen)
         if len(batch) >= BATCH_ROWS or lines.bytes_read - begun_at >= BATCH_BYTES:
@@ -141,7 +142,7 @@ def _sort_in(batch: Batch, number: int, line: int, values: Mapping[str, object],
         book, faults = columns.book(values)
     except BadRow as bad:
         issues = tuple(problem.at(number, line) for problem in bad.problems)
-        batch.settled.append(RowOutcome(number, "failed", issues=issues))
+        batch.settled.append(RowOutcome(number, "failed", issues))
         return
     warnings = tuple(fault.at(number, line, "warning") for fault in faults)
     earlier = seen.claim(number, book)
@@ -156,7 +157,7 @@ def _sort_in(batch: Batch, number: int, line: int, values: Mapping[str, object],
         value=book.isbn13 or book.sku,
     )
     issue = fault.at(number, line, "warning" if the_same else "error")
-    batch.settled.append(RowOutcome(number, "unchanged" if the_same else "failed", issues=(*warnings, issue)))
+    batch.settled.append(RowOutcome(number, "unchanged" if the_same else "failed", (*warnings, issue)))
 
 
 class _Run:
@@ -195,20 +196,17 @@ class _Run:
 
     def _attempt(self, batch: Batch) -> list[RowOutcome]:
         """One transaction: look, decide, write, note in the job."""
-        dry_run = self._summary.dry_run
         with self._connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", MERGE_LOCK)
             outcomes, writes = self._planned(
                 batch.entries, stored_books(cursor, [entry.book for entry in batch.entries])
             )
-            if writes:
-                write_books(cursor, writes, reference=f"import {self._summary.job}")
-            if dry_run:
+            written = write_books(cursor, writes, reference=f"import {self._summary.job}") if writes else {}
+            if self._summary.dry_run:
                 self._connection.rollback()
+                written = {}
             outcomes = sorted([*batch.settled, *outcomes], key=lambda outcome: outcome.row)
-            recorded = record_batch(
-                cursor, self._summary.job, rows=len(outcomes), outcomes=outcomes, recorded=self._recorded
-            )
+            recorded = record_batch(cursor, self._summary.job, outcomes, written, most=MOST_ROWS - self._recorded)
             self._connection.commit()
         self._recorded += recorded
         return outcomes
@@ -228,10 +226,10 @@ class _Run:
                     raise RowProblem(f"is the same book as row {first}, by its other number", column="sku")
                 write = plan(entry.book, *found)
             except RowProblem as fault:
-                outcomes.append(RowOutcome(entry.row, "failed", issues=(*entry.warnings, entry.problem(fault))))
+                outcomes.append(RowOutcome(entry.row, "failed", (*entry.warnings, entry.problem(fault))))
                 continue
             status: Fate = "unchanged" if write is None else "updated" if meant else "created"
-            outcomes.append(RowOutcome(entry.row, status, meant and meant.id, _told(entry, meant)))
+            outcomes.append(RowOutcome(entry.row, status, _told(entry, meant)))
             if write is not None:
                 writes.append((entry.row, write))
         return outcomes, writes
@@ -241,15 +239,11 @@ class _Run:
             for half in batch.halves():
                 self.store(half)
             return
-        refused = [
-            RowOutcome(
-                entry.row,
-                "failed",
-                issues=(*entry.warnings, entry.problem(RowProblem(f"PostgreSQL refuses it: {_sentence(fault)}"))),
-            )
-            for entry in batch.entries
-        ]
-        self.store(Batch([], [*batch.settled, *refused]))
+        if not batch.entries:
+            raise fault  # it is no row's fault
+        [entry] = batch.entries
+        refusal = entry.problem(RowProblem(f"PostgreSQL refuses it: {_sentence(fault)}"))
+        self.store(Batch([], [*batch.settled, RowOutcome(entry.row, "failed", (*entry.warnings, refusal))]))
 
     def _tell(self, batch: Batch, outcomes: Sequence[RowOutcome]) -> None:
         failed = {outcome.row for outcome in outcomes if outcome.status == "failed"}

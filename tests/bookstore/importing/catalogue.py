@@ -53,13 +53,13 @@ def vocabulary(url: str) -> list[tuple[Any, ...]]:
     return query(url, "SELECT word, books FROM search_words ORDER BY word")
 
 
-def marks(url: str) -> dict[str, Any]:
+def marks(url: str) -> dict[str, str]:
     """What any write would move: each row's place and writer in every table, and every sequence."""
-    every_row = "SELECT count(*), md5(string_agg(concat_ws(',', t.ctid, t.xmin, t.xmax, t::text), ',' ORDER BY t.ctid))"
-    found: dict[str, Any] = {table: query(url, f"{every_row} FROM {table} AS t") for table in TABLES}
-    found["sequences"] = query(
-        url, "SELECT sequencename, last_value FROM pg_sequences WHERE sequencename NOT LIKE 'import%' ORDER BY 1"
-    )
+    row = "concat_ws(',', t.ctid, t.xmin, t.xmax, t::text)"
+    every_row = f"SELECT %s, count(*)::text || ' ' || md5(string_agg({row}, ',' ORDER BY t.ctid)) FROM %s AS t"
+    tables = " UNION ALL ".join(every_row % (f"'{table}'", table) for table in TABLES)
+    sequences = "SELECT sequencename, last_value::text FROM pg_sequences WHERE sequencename NOT LIKE 'import%'"
+    found: dict[str, str] = dict(query(url, f"{tables} UNION ALL {sequences}"))
     return found
 
 

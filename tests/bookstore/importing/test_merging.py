@@ -1,5 +1,6 @@
 """What an import does to the catalogue: creates, updates, leaves alone, refuses."""
 
+import json
 import threading
 from collections.abc import Mapping
 from io import BytesIO
@@ -271,6 +272,17 @@ def test_the_import_is_remembered_with_the_rows_that_had_something_to_say(databa
     assert [(row, status) for row, status, _ in rows] == [(2, "failed"), (3, "failed"), (4, "unchanged")]
     assert rows[0][2][0]["column"] == "language"
     assert rows[2][2][0]["severity"] == "warning"
+
+
+def test_what_no_database_can_store_is_reported_and_stored_escaped(database_url: str) -> None:
+    rows = [{"sku": "a\ud800", "title": "\0 \x1b[31m"}, {"sku": "b", "\ud800": 1}, {"sku": "c", "title": "C"}]
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    summary = import_books(database_url, BytesIO(content), format="jsonl", name="odd \udcff name.jsonl")
+    assert counts(summary) == (1, 0, 0, 2)
+    assert query(database_url, "SELECT source FROM import_jobs") == [("odd \\udcff name.jsonl",)]
+    [(first,), (second,)] = query(database_url, "SELECT issues FROM import_rows ORDER BY row_number")
+    assert [issue["value"] for issue in first] == ["a\\ud800", "\\x00 \\x1b[31m"]
+    assert second[0]["column"] == "\\ud800"
 
 
 def test_two_imports_of_one_file_at_once_create_every_book_once(database_url: str) -> None:
