@@ -10,8 +10,8 @@ HIDDEN = "[redacted]"
 DEEPEST = 24
 
 _TELLING_NAME = re.compile(
-    r"pass_?(?:word|wd|phrase)|passwd|pwd|secret|token|api_?key|access_?key|private_?key|authorization|credential"
-    r"|cookie|credit_?card|card_?(?:number|no)|cvv|cvc|\bpan\b|iban|e_?mail|phone|\bssn\b|\bdsn\b|signature",
+    r"pass[_-]?(?:word|wd|phrase)|passwd|pwd|secret|token|(?:api|access|private)[_-]?key|authorization|credential"
+    r"|cookie|credit[_-]?card|card[_-]?(?:number|no)|cvv|cvc|\bpan\b|iban|e[_-]?mail|phone|\bssn\b|\bdsn\b|signature",
     re.IGNORECASE,
 )
 _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -21,14 +21,16 @@ _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<=://)([^\s:/@?#]*):[^\s/?#]*@"), rf"\1:{HIDDEN}@"),
     (
         re.compile(
-            r"(?i)\b((?:\w*(?:password|passwd|secret|token|api_?key|authorization|credit_?card)\w*)[\"']?\s*[=:]\s*)"
+            r"(?i)\b((?:\w*(?:password|passwd|secret|token|api[_-]?key|authorization|credit[_-]?card)\w*)[\"']?\s*[=:]\s*)"
             r"(\"[^\"]*\"|'[^']*'|(?:(?:bearer|basic)\s+)?[^\s,;&\"'{}()\[\]]+)"
         ),
         rf"\1{HIDDEN}",
     ),
     (re.compile(r"\b\d{4}([ -]?)\d{4}\1\d{4}\1\d{4}\b"), HIDDEN),
 )
-_HINTS = re.compile(r"(?i)bearer|basic|eyJ|bks_|://|pass|secret|token|api_?key|authoriz|card|\d{4}[ -]?\d{4}[ -]?\d{4}")
+_HINTS = re.compile(
+    r"(?i)bearer|basic|eyJ|bks_|://|pass|secret|token|api[_-]?key|authoriz|card|\d{4}[ -]?\d{4}[ -]?\d{4}"
+)
 
 
 def redact(value: Any, depth: int = 0) -> Any:
