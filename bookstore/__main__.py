@@ -98,13 +98,7 @@ def openapi(
     typer.echo(json.dumps(document(every_operation(), prefix), ensure_ascii=False, indent=2))
 
 
-app.command(
-    "import",
-    help="Import books from a CSV or JSONL file. The same file again changes nothing.",
-    epilog="Examples: `bookstore import books.csv` · `bookstore import books.csv --dry-run`"
-    " · `bookstore import list.csv --preset goodbooks --set price=14.99 --set currency=USD --set stock=10`"
-    " · `zcat books.jsonl.gz | bookstore import - --format jsonl`",
-)(import_command)
+app.command("import")(import_command)
 
 
 def main() -> None:

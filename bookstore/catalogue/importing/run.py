@@ -91,7 +91,7 @@ def import_books(
                         on_progress(Progress(lines.bytes_read, _size(file), summary.counts.rows))
                 if not dry_run:
                     _refresh(connection, wrote=summary.counts.created + summary.counts.updated > 0)
-                summary.author_names, summary.author_people = seen.names()
+                summary.author_names, summary.author_people = seen.authors()
                 summary.seconds = time.monotonic() - started
                 with connection, connection.cursor() as cursor:
                     finish_job(cursor, job, summary)
@@ -248,7 +248,7 @@ class _Run:
     def _tell(self, batch: Batch, outcomes: Sequence[RowOutcome]) -> None:
         failed = {outcome.row for outcome in outcomes if outcome.status == "failed"}
         good = [entry.book for entry in batch.entries if entry.row not in failed]
-        self._seen.note_names(good)
+        self._seen.note_authors(good)
         self._summary.with_isbn += sum(book.isbn13 is not None for book in good)
         for outcome in outcomes:
             self._summary.counts.add(outcome)
@@ -312,7 +312,7 @@ def _job_told(url: str, connection: extensions.connection, summary: ImportSummar
     try:
         yield
     except BaseException as fault:
-        reason = _sentence(fault) if isinstance(fault, psycopg2.Error) else str(fault) or type(fault).__name__
+        reason = "interrupted" if isinstance(fault, KeyboardInterrupt) else _sentence(fault) or type(fault).__name__
         with contextlib.suppress(psycopg2.Error):
             if connection.closed:
                 connection = connect_blocking(url)

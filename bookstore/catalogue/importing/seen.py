@@ -50,13 +50,13 @@ class Seen:
         found: tuple[int] = self._sqlite.execute("SELECT row FROM books WHERE id = ?", (book_id,)).fetchone()
         return found[0]
 
-    def note_names(self, books: Iterable[Book]) -> None:
-        names = [(contributor.written, contributor.key) for book in books for contributor in book.contributors]
+    def note_authors(self, books: Iterable[Book]) -> None:
+        names = [(person.written, person.key) for book in books for person in book.contributors if person.role == "A01"]
         self._sqlite.executemany("INSERT OR IGNORE INTO names VALUES (?)", [(written,) for written, _ in names])
         self._sqlite.executemany("INSERT OR IGNORE INTO people VALUES (?)", [(key,) for _, key in names])
 
-    def names(self) -> tuple[int, int]:
-        """How many distinct names, as written, and how many people once spelling is folded away."""
+    def authors(self) -> tuple[int, int]:
+        """How many distinct names of authors, as written, and how many people once spelling is folded away."""
         [(names,)] = self._sqlite.execute("SELECT count(*) FROM names")
         [(people,)] = self._sqlite.execute("SELECT count(*) FROM people")
         return names, people
