@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 LONGEST_SOCKET_PATH = 107  # sockaddr_un.sun_path on Linux, without its closing zero
-LONGEST_BOOT_ID = 32
+LONGEST_BOOT_ID = 16
 STALE_AFTER = 5.0
 """A state older than this was written by a supervisor that lives no more."""
 

@@ -1,4 +1,5 @@
 import contextlib
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,18 @@ def pod(empty_database_url: str, tmp_path: Path) -> Iterator[Callable[..., Pod]]
             given: dict[str, Any] = {"service": SERVICE, "migrations_dir": folder, "workers": 1, "graceful_timeout": 10}
             built = Pod(empty_database_url, **(given | settings))
             cleaning.callback(built.remove)
+            cleaning.callback(_end, built)
             return built
 
         yield build
+
+
+def _end(pod: Pod) -> None:
+    """Twice: in a hurry. It is looked at how they end, and what they did is measured."""
+    for process in pod._started:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.terminate()
+            process.wait(0.3)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.terminate()
+            process.wait(10)

@@ -79,7 +79,7 @@ def test_an_unready_pod_is_unhealthy_to_a_check(pod: Build) -> None:
 
 def test_migrating_by_hand_says_what_was_done(empty_database_url: str, tmp_path: Path) -> None:
     (tmp_path / "0001.first.sql").write_text("CREATE TABLE shelf (id int);")
-    at = {"DATABASE_URL": empty_database_url, "MIGRATIONS_DIR": str(tmp_path), "RUNTIME_DIR": str(tmp_path)}
+    at = {"DATABASE_URL": empty_database_url, "MIGRATIONS_DIR": str(tmp_path)}
     done = supervisor("migrate", **at)
     assert done.returncode == 0, done.stderr
     assert "applied 0001.first" in done.stdout + done.stderr
