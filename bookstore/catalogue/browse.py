@@ -121,10 +121,13 @@ async def _read_again(database: Database, connection: Connection, meaning: Meani
     if max(found["words"], found["prefix"]) >= FEW:
         return Reading(rule)
     vocabulary = await vocabulary_of(database, connection)
-    if not (corrections := vocabulary.corrections(meaning.words)):
+    corrections = vocabulary.corrections(meaning.words)
+    if meaning.isbn is not None or not corrections:
         return Reading(rule)
-    tried = await connection.fetch_all(queries.HITS_OF_CORRECTIONS, {"corrections": corrections})
-    meant = next((one["text"] for one in sorted(tried, key=lambda one: one["place"]) if one["hits"]), None)
+    asked = [understand(text).wanted for text in corrections]
+    tried = await connection.fetch_all(queries.HITS_OF_CORRECTIONS, {"corrections": asked})
+    finding = {one["place"] for one in tried if one["hits"]}
+    meant = next((text for place, text in enumerate(corrections, 1) if place in finding), None)
     if meant is None:
         return Reading(rule)
     return Reading(rule if found["words"] or found["prefix"] else "correction", meant)

@@ -42,10 +42,9 @@ def fold(text: str) -> str:
     """Without accents, case, or spellings of the same character; what is no letter stays as it is."""
     if text.isascii():
         return text.lower()
-    folded = _strip(text)
-    while (again := _strip(folded)) != folded:  # a few characters only show their marks after casefolding
-        folded = again
-    return folded
+    decomposed = unicodedata.normalize("NFKD", text)
+    bare = "".join([character for character in decomposed if not unicodedata.combining(character)])
+    return unicodedata.normalize("NFC", bare.casefold().translate(_LETTERS))
 
 
 def words(text: str) -> list[str]:
@@ -56,9 +55,3 @@ def words(text: str) -> list[str]:
 def key(text: str) -> str:
     """What makes two names the same name and what titles are sorted by. Empty only when the text is blank."""
     return " ".join(words(text))[:SORT_KEY_LENGTH].rstrip() or " ".join(fold(text).split())[:SORT_KEY_LENGTH].rstrip()
-
-
-def _strip(text: str) -> str:
-    decomposed = unicodedata.normalize("NFKD", text)
-    bare = "".join([character for character in decomposed if not unicodedata.combining(character)])
-    return unicodedata.normalize("NFC", bare.casefold().translate(_LETTERS))

@@ -145,7 +145,7 @@ VOCABULARY = "SELECT word, books FROM search_words ORDER BY books DESC, word LIM
 
 # Which of some corrections find books, and how many, counted no further than is of interest.
 HITS_OF_CORRECTIONS = """
-    SELECT correction.text, correction.place, (
+    SELECT correction.place, (
         SELECT count(*) FROM (
             SELECT FROM books b WHERE b.archived_at IS NULL AND b.search @@ (
                 websearch_to_tsquery('pg_catalog.english', correction.text)
@@ -169,19 +169,18 @@ SUGGEST_TITLES = """
 SUGGEST_BY_WORDS = """
     SELECT title AS text, id FROM (
         SELECT title, id, coalesce(rating_count, 0) AS known, sort_title FROM books
-        WHERE archived_at IS NULL AND search @@ to_tsquery('pg_catalog.simple', %(unfinished)s) LIMIT 200
+        WHERE archived_at IS NULL AND search @@ to_tsquery('pg_catalog.simple', %(unfinished)s) LIMIT 1000
     ) AS found ORDER BY known DESC, sort_title, id LIMIT 16
 """
 
-# … authors likewise, …
-SUGGEST_AUTHORS = """
-    SELECT c.name AS text, c.id FROM (
-        SELECT id, name, sort_key FROM contributors
-        WHERE words @@ to_tsquery('pg_catalog.simple', %(unfinished)s) LIMIT 200
-    ) AS c
-    WHERE EXISTS (SELECT FROM book_contributors bc JOIN books b ON b.id = bc.book_id
-                  WHERE bc.contributor_id = c.id AND b.archived_at IS NULL)
-    ORDER BY c.sort_key, c.id LIMIT 8
+# … authors likewise, those with most books first, …
+SUGGEST_AUTHORS = f"""
+    SELECT text, id FROM (
+        SELECT c.name AS text, c.id, c.sort_key, {_BOOKS_OF_CONTRIBUTOR} AS books FROM (
+            SELECT id, name, sort_key FROM contributors
+            WHERE words @@ to_tsquery('pg_catalog.simple', %(unfinished)s) LIMIT 200
+        ) AS c
+    ) AS found WHERE books > 0 ORDER BY books DESC, sort_key, id LIMIT 8
 """
 
 # … and the words the last one may become.

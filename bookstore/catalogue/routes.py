@@ -74,9 +74,11 @@ async def list_books(request: web.Request) -> web.Response:
         page["matched_by"] = found.reading.rule if rows else None
         page["did_you_mean"] = found.reading.did_you_mean
         page["corrected"] = found.reading.rule == "correction"
+    headers = {**links.headers, "Vary": "Prefer"}
     if total is not None:
         page["total"], page["total_is_capped"] = total
-    return respond(page, headers={**links.headers, "Vary": "Prefer"})
+        headers["Preference-Applied"] = "return=total-count"
+    return respond(page, headers=headers)
 
 
 @routes.get(

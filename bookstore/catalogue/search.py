@@ -78,12 +78,11 @@ class Meaning(NamedTuple):
         return bool(self.words) and (len(self.words[-1]) > 1 or not self.words[-1].isascii())
 
     def params(self) -> dict[str, Any]:
-        before, last = " ".join(self.words[:-1]), f"'{self.words[-1]}':*" if self.words else ""
         return {
             "wanted": self.wanted,
             "unwanted": self.unwanted,
-            "before": before,
-            "last": last,
+            "before": _as_words(self.words[:-1]),
+            "last": f"'{self.words[-1]}':*" if self.words else "",
             "isbn": self.isbn,
             "sku": self.sku,
             "exact_title": self.title,
@@ -105,11 +104,10 @@ def understand(q: str) -> Meaning:
             (unwanted if sign else wanted).append(f'"{" ".join(found)}"')
             operators = True
         else:
-            # quoted, so that `or` in a title is a word; capitals make the operator
-            wanted.extend(f'"{part}"' if part == "or" else part for part in found)
+            wanted.append(_as_words(found))
             plain.extend(found)
     return Meaning(
-        wanted=" ".join(wanted),
+        wanted=" ".join(filter(None, wanted)),
         unwanted=" or ".join(unwanted),
         words=() if operators else tuple(plain),
         isbn=normalise_isbn(q),
@@ -209,6 +207,11 @@ _COMBINED = _CANDIDATES**_CORRECTED
 _TRIED = 12  # how many combinations PostgreSQL is asked for
 _TERM = re.compile(r"""(-?)(?:"([^"]*)"?|([^\s"]+))""")
 _QUOTES = str.maketrans("“”„«»", '"' * 5)
+
+
+def _as_words(words: Iterable[str]) -> str:
+    """`or` in quotes, so that in a title it is a word; capitals make the operator."""
+    return " ".join(['"or"' if word == "or" else word for word in words])
 
 
 def _tsquery(meaning: Meaning, rule: Rule) -> str:

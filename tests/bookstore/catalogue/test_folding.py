@@ -42,6 +42,12 @@ def test_folding_what_is_folded_changes_nothing(text: str) -> None:
     assert fold(fold(text)) == fold(text)
 
 
+def test_no_character_shows_its_marks_only_when_folded_twice() -> None:
+    every = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    folded = [fold(character) for character in every]
+    assert [character for character in folded if fold(character) != character] == []
+
+
 @MANY
 @given(ANY_TEXT)
 def test_every_spelling_of_the_same_characters_folds_to_the_same(text: str) -> None:

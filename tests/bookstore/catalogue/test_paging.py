@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from bookstore.catalogue.folding import key
 from bookstore.metrics import METRICS
+from bookstore.pagination import Position, encode_cursor
+from bookstore.settings import SETTINGS
 
 from .shop import Shop
 from .test_reading import PREFIX, read
@@ -224,6 +226,12 @@ async def test_a_cursor_is_worth_nothing_changed_or_with_another_list(api: Api, 
     ]:
         assert (await read(api, path, status=400, params=params))["error"] == "invalid_cursor", (path, params)
     await read(api, f"/authors/{ann['id']}/books", params={"cursor": ones})
+
+
+async def test_a_cursor_of_another_shape_though_signed_by_us_is_400(api: Api, shop: Shop) -> None:
+    secret = api.app[SETTINGS].secret_key.get_secret_value().encode()  # as after an upgrade
+    cursor = encode_cursor(secret, {"q": "it", "": f"{PREFIX}/books"}, Position("next", ("a", 1)))
+    assert (await read(api, "/books", status=400, params={"q": "it", "cursor": cursor}))["error"] == "invalid_cursor"
 
 
 async def test_a_list_makes_no_more_queries_for_a_hundred_items_than_for_one(api: Api, shop: Shop) -> None:

@@ -331,6 +331,7 @@ async def test_the_total_is_counted_when_asked_for(api: Api, shop: Shop) -> None
     async with api.get(f"{PREFIX}/books?language=en&limit=2", headers={"Prefer": "return=total-count"}) as answer:
         page = await answer.json()
         assert "Prefer" in answer.headers["Vary"]
+        assert answer.headers["Preference-Applied"] == "return=total-count"
     assert (page["total"], page["total_is_capped"], len(page["items"])) == (6, False, 2)
     assert "total" not in await read(api, "/books?language=en&limit=2")
 

@@ -129,6 +129,17 @@ async def test_every_page_of_a_corrected_search_means_the_same(api: Api, stocked
     assert seen == [*[f"Gunslinger {number}" for number in range(6)], "The Gunslinger"]
 
 
+async def test_a_correction_that_finds_nothing_is_not_offered(api: Api, stocked: Shop) -> None:
+    for q in ("gunslnger heller", "97803064061x7 heller"):  # no book has both
+        page = await read(api, "/books", params={"q": q})
+        assert (page["items"], page["did_you_mean"], page["matched_by"]) == ([], None, None)
+
+
+async def test_the_word_or_in_a_title_is_a_word(api: Api, stocked: Shop) -> None:
+    assert await titles(api, "have or ha") == ["To Have or Have Not"]
+    assert await titles(api, "haev or not") == ["To Have or Have Not"]
+
+
 async def test_a_better_known_book_comes_before_one_that_matches_alike(api: Api, shop: Shop) -> None:
     shop.a_book("Solaris", rating=4.0, rating_count=10)
     shop.a_book("Solaris", rating=4.0, rating_count=100_000)
