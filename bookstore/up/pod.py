@@ -24,6 +24,7 @@ class Pod:
     def __init__(self, plan: Plan, stopping: Stopping) -> None:
         self.plan = plan
         self.process: subprocess.Popen[bytes] | None = None
+        self._stopping = stopping
         stopping.hurry = self.hurry
 
     def start(self) -> None:
@@ -55,13 +56,15 @@ class Pod:
 
     def wait(self) -> int:
         """Until the supervisor ends by itself, which is the end of everything."""
-        assert self.process is not None
-        status = _shell_status(self.process.wait())
+        while (status := self.ended()) is None:
+            time.sleep(0.1)
         say(f"The supervisor ended by itself with status {status}: stopping the servers too.")
         return status
 
     def ended(self) -> int | None:
+        """Its exit status, once there is one. Raises Stop when the terminal is gone."""
         assert self.process is not None
+        self._stopping.check()
         status = self.process.poll()
         return None if status is None else _shell_status(status)
 

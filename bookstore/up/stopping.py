@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import select
 import signal
 import sys
 import time
@@ -23,12 +24,17 @@ class Stopping:
 
     def __init__(self) -> None:
         self.hurry: Callable[[], None] = lambda: None
+        self._terminal: int | None = None
         self._began: float | None = None
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "Stopping":
         for number in WORDS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # nohup: the terminal may go, we stay
             self._before[number] = signal.signal(number, self._on_signal)
+        if signal.SIGHUP in self._before:
+            self._terminal = next((number for number in (0, 1, 2) if os.isatty(number)), None)
         _end_with_make()
         _adopt_orphans()
         return self
@@ -40,6 +46,17 @@ class Stopping:
     def begin(self) -> None:
         """From here on things are being taken down: no signal may interrupt that."""
         self._began = self._began or time.monotonic()
+
+    def check(self) -> None:
+        """To be called now and then while waiting. Of a closing terminal the kernel tells the session's leader alone:
+        a shell passes it on to us, but where `make` is the leader (`ssh -t host make up`) it waits for us instead."""
+        if self._terminal is None or self._began is not None:
+            return
+        poll = select.poll()
+        poll.register(self._terminal, 0)
+        if any(event & select.POLLHUP for _, event in poll.poll(0)):
+            self.begin()
+            raise Stop(WORDS[signal.SIGHUP])
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._began is None:
