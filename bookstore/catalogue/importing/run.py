@@ -46,6 +46,8 @@ BATCH_BYTES = 8 << 20  # of the file: a thousand rows of a megabyte each are too
 ATTEMPTS = 6  # of one batch, when somebody else writes the same books
 SHOWN_PROBLEMS = 50
 
+# An import that is stopped (Ctrl-Z, a machine asleep) while it holds the lock must not stop all others for ever.
+_BEGIN_BATCH = "SET LOCAL idle_in_transaction_session_timeout = '60s'; SELECT pg_advisory_xact_lock(%s, %s)"
 _TRY_AGAIN = (errorcodes.DEADLOCK_DETECTED, errorcodes.SERIALIZATION_FAILURE)
 
 
@@ -197,7 +199,7 @@ class _Run:
     def _attempt(self, batch: Batch) -> list[RowOutcome]:
         """One transaction: look, decide, write, note in the job."""
         with self._connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", MERGE_LOCK)
+            cursor.execute(_BEGIN_BATCH, MERGE_LOCK)
             outcomes, writes = self._planned(
                 batch.entries, stored_books(cursor, [entry.book for entry in batch.entries])
             )
