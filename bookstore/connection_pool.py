@@ -114,6 +114,14 @@ class ConnectionPool:
         while self._free:
             self.discard(self._free.pop())
 
+    def lost(self) -> bool:
+        """Did one of those that sleep turn out closed? The event loop sees them close."""
+        closed = [connection for connection in self._free if connection.closed]
+        for connection in closed:
+            self._free.remove(connection)
+            self.discard(connection)
+        return bool(closed)
+
     async def connect(self, seconds: float = CONNECT_SECONDS) -> aiopg.Connection:
         """A new connection outside the pool: `adopt` or close it."""
         try:

@@ -194,6 +194,8 @@ class Database:
         """For ever: tell a slow statement from a server that is gone, and find out when it is back."""
         last = time.perf_counter()
         while True:
+            if self._pool.lost():
+                self._suspect()
             now = time.perf_counter()
             lagging, last = now - last > DOUBT_AFTER_SECONDS, now  # then it is us who are slow
             doubted = [] if lagging else [each for each in self._in_use if _is_overdue(each, now)]

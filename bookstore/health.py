@@ -54,8 +54,9 @@ async def show_startup(request: web.Request) -> web.Response:
 async def show_ready(request: web.Request) -> web.Response:
     """Should a balancer choose this pod?"""
     found = await _look(request)
-    if not _may_see_errors(request):
-        for check in found["checks"].values():
+    may_see = _may_see_errors(request)
+    for check in found["checks"].values():
+        if not may_see or check.get("error") is None:
             check.pop("error", None)
     answer = {
         **_summary(found),
