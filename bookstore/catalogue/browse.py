@@ -50,7 +50,7 @@ class Browsed:
 
 async def browse(database: Database, connection: Connection, wanted: BookQuery, position: Position | None) -> Browsed:
     """One more row than the page holds, read in the direction of `position`."""
-    if not wanted.q:
+    if not wanted.q or not wanted.q.strip():
         shelf = _shelf(wanted, None, Reading())
         return Browsed(await _rows(connection, shelf, wanted.limit, position), Reading(), shelf)
     if position is not None:
@@ -181,10 +181,10 @@ def _narrowed(wanted: BookQuery) -> tuple[list[str], dict[str, Any]]:
     }
     if wanted.language is not None:
         given["language"] = normalise_language(wanted.language) or ""
-    if wanted.author:
-        given |= _author(wanted.author)
-    if wanted.subject:
-        given |= _subject(wanted.subject)
+    if wanted.author and (author := wanted.author.strip()):
+        given |= _author(author)
+    if wanted.subject and (subject := wanted.subject.strip()):
+        given |= _subject(subject)
     params = {name: value for name, value in given.items() if value is not None}
     return [queries.FILTERS[name] for name in params if name in queries.FILTERS], params
 

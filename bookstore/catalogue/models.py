@@ -46,7 +46,14 @@ Amount = Annotated[
 ]
 
 
-class PageQuery(Payload):
+class Asked(Payload):
+    """What is asked keeps its blanks until it is understood: stripped first, a text longer than the document allows
+    would pass for one that is not."""
+
+    model_config = ConfigDict(str_strip_whitespace=False)
+
+
+class PageQuery(Asked):
     """Which part of a list."""
 
     limit: Annotated[Limit, _WHOLE] = DEFAULT_LIMIT
@@ -78,25 +85,25 @@ class BookQuery(PageQuery):
     sort: Sort | None = Field(None, description="Default: relevance with `q`, else title")
 
 
-class OfOne(Payload):
+class OfOne(Asked):
     """Which one."""
 
     id: Id
 
 
-class OfIsbn(Payload):
+class OfIsbn(Asked):
     """Which ISBN."""
 
     isbn: Isbn
 
 
-class SuggestQuery(Payload):
+class SuggestQuery(Asked):
     """What has been typed so far."""
 
     q: str = Field(max_length=100)
 
 
-class Lookup(Payload):
+class Lookup(Asked):
     """The ISBNs to look up, in any spelling."""
 
     isbns: list[Annotated[str, Field(max_length=40)]] = Field(max_length=100)

@@ -70,7 +70,7 @@ async def list_books(request: web.Request) -> web.Response:
         total = await count(db, found.shelf) if wants_total(request) else None
     rows, links = turn_pages(request, query, position, found.rows, wanted.limit, found.cursor_key)
     page = _page([present_book(row) for row in rows], links)
-    if wanted.q:
+    if found.reading.rule is not None:
         page["matched_by"] = found.reading.rule if rows else None
         page["did_you_mean"] = found.reading.did_you_mean
         page["corrected"] = found.reading.rule == "correction"

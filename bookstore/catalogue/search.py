@@ -91,6 +91,7 @@ class Meaning(NamedTuple):
 
 def understand(q: str) -> Meaning:
     """Never fails: what is no syntax is words, and what is no word is nothing."""
+    q = q.strip()
     wanted: list[str] = []
     unwanted: list[str] = []
     plain: list[str] = []

@@ -259,6 +259,9 @@ class TestFilters:
             "?sort=-price&currency=USD": "BA",
             "?sort=relevance": "ABC",
             "?q=": "ABC",
+            "?q=%20&author=%20&subject=%20": "ABC",
+            "?author=%20%20orsted%20": "B",
+            "?subject=%20thema:FBA%20": "A",
             "?author=marquez&language=es&format=BB&currency=USD&price_min=1&in_stock=true&published_to=1970": "A",
         }
         assert {query: await found(query) for query in expected} == expected
@@ -287,6 +290,8 @@ class TestFilters:
             "?currency=USD&price_min=99999999999999999999": "/query/price_min",
             "?published_from=10000": "/query/published_from",
             "?format=hardback": "/query/format",
+            "?language=%20en": "/query/language",
+            "?q=" + 200 * "x" + "%20": "/query/q",
             "?colour=red": "/query/colour",
             f"?q={'x' * 201}": "/query/q",
         }
