@@ -24,7 +24,7 @@ class Pod:
     def __init__(self, plan: Plan, stopping: Stopping) -> None:
         self.plan = plan
         self.process: subprocess.Popen[bytes] | None = None
-        self._stopping = stopping
+        self.stopping = stopping
         stopping.hurry = self.hurry
 
     def start(self) -> None:
@@ -64,7 +64,7 @@ class Pod:
     def ended(self) -> int | None:
         """Its exit status, once there is one. Raises Stop when the terminal is gone."""
         assert self.process is not None
-        self._stopping.check()
+        self.stopping.check()
         status = self.process.poll()
         return None if status is None else _shell_status(status)
 

@@ -20,13 +20,14 @@ def restart_on_change(pod: Pod) -> int:
     broken = False
     folders = [PROJECT / name for name in WATCHED]
     # Waking four times a second is how a supervisor that ended by itself is noticed.
-    for changes in watch(*folders, rust_timeout=250, yield_on_timeout=True, raise_interrupt=True):
+    for changes in watch(*folders, rust_timeout=250, yield_on_timeout=True, raise_interrupt=False):
         changed = sorted({path for _, path in changes if path.endswith(SUFFIXES)})
         if changed:
             broken = not _restart(pod, changed)
         elif not broken and (status := pod.ended()) is not None:
             broken = True
             say(f"The supervisor ended with status {status}: waiting for a change that mends it.")
+    pod.stopping.again()  # watchfiles takes whatever a signal handler raises for an end of watching
     return 0
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 SAME_GESTURE = 1.0
@@ -25,6 +26,7 @@ class Stopping:
     def __init__(self) -> None:
         self.hurry: Callable[[], None] = lambda: None
         self._terminal: int | None = None
+        self._told: Stop | None = None
         self._began: float | None = None
         self._before: dict[signal.Signals, object] = {}
 
@@ -55,14 +57,22 @@ class Stopping:
         poll = select.poll()
         poll.register(self._terminal, 0)
         if any(event & select.POLLHUP for _, event in poll.poll(0)):
-            self.begin()
-            raise Stop(WORDS[signal.SIGHUP])
+            self._stop(WORDS[signal.SIGHUP])
+
+    def again(self) -> None:
+        """For who waited in foreign code that swallowed the exception."""
+        if self._told is not None:
+            raise self._told
+
+    def _stop(self, why: str) -> NoReturn:
+        self.begin()
+        self._told = Stop(why)
+        raise self._told
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._began is None:
-            self.begin()
-            raise Stop(WORDS[signal.Signals(number)])
-        if number != signal.SIGHUP and time.monotonic() - self._began > SAME_GESTURE:
+            self._stop(WORDS[signal.Signals(number)])
+        elif number != signal.SIGHUP and time.monotonic() - self._began > SAME_GESTURE:
             self.hurry()
 
 

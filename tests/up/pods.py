@@ -21,6 +21,11 @@ from tests.conftest import PROJECT
 
 READY = "BookStore is ready after"
 PATIENCE = 90
+LEADER = """
+import signal, subprocess, sys
+signal.signal(signal.SIGHUP, lambda *heard: None)
+sys.exit(subprocess.call(sys.argv[1:]))
+"""
 
 
 def free_ports(count: int) -> list[int]:
@@ -32,9 +37,20 @@ def free_ports(count: int) -> list[int]:
 
 
 class Up:
-    """One `bookstore up`; what it writes is collected, in a terminal of its own when `terminal` says so."""
+    """One `bookstore up`; what it writes is collected, in a terminal of its own when `terminal` says so.
 
-    def __init__(self, data: Path, *arguments: str, terminal: bool = False, **environ: str) -> None:
+    `led`: started by a process that hears SIGHUP and waits for its child, as make does, and that leads the session.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        *arguments: str,
+        terminal: bool = False,
+        led: bool = False,
+        project: Path = PROJECT,
+        **environ: str,
+    ) -> None:
         self.data = data
         self.port, self.supervisor_port = free_ports(2)
         self.environ = environment(data, PORT=str(self.port), SUPERVISOR_PORT=str(self.supervisor_port), **environ)
@@ -42,11 +58,13 @@ class Up:
         self._closing = False
         self.master: int | None = None
         command = [sys.executable, "-m", "bookstore", "up", *arguments]
+        if led:
+            command = [sys.executable, "-c", LEADER, *command]
         if terminal:
             self.master, slave = os.openpty()
             self.process = subprocess.Popen(
                 command,
-                cwd=PROJECT,
+                cwd=project,
                 env=self.environ,
                 stdin=slave,
                 stdout=slave,
@@ -59,7 +77,7 @@ class Up:
         else:
             self._source, sink = os.pipe()
             self.process = subprocess.Popen(
-                command, cwd=PROJECT, env=self.environ, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink
+                command, cwd=project, env=self.environ, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink
             )
             os.close(sink)
         self._reader = threading.Thread(target=self._read, daemon=True)

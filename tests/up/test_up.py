@@ -11,12 +11,13 @@ import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from bookstore.embedded.processes import wait_until
-from tests.conftest import skip_or_fail
+from tests.conftest import PROJECT, skip_or_fail
 from tests.up.pods import Up, alive, free_again, free_ports, nothing_left, run
 
 pytestmark = pytest.mark.system
@@ -44,12 +45,12 @@ def start(parent: Path, request: pytest.FixtureRequest) -> Iterator[Callable[...
     data = parent / request.node.name[:40] / "data"
     started: list[Up] = []
 
-    def start(*arguments: str, fresh: bool = False, **environ: str) -> Up:
+    def start(*arguments: str, fresh: bool = False, **options: Any) -> Up:
         kept = parent / "kept"
         if not fresh and not data.exists() and kept.exists():
             data.parent.mkdir(parents=True)
             shutil.copytree(kept, data)
-        started.append(Up(data, *arguments, **environ))  # type: ignore[arg-type]
+        started.append(Up(data, *arguments, **options))
         return started[-1]
 
     yield start
@@ -189,7 +190,7 @@ def test_a_second_start_finds_its_data_and_secrets_and_a_closing_terminal_stops_
     first.process.send_signal(signal.SIGTERM)
     assert first.wait() == 0
 
-    second = start(terminal=True).ready()
+    second = start(terminal=True, led=True).ready()
     assert "loaded just now" not in (second.banner or "")
     assert {name: (second.data / name).read_text() for name in secrets} == secrets
     second.close_terminal()
@@ -309,6 +310,37 @@ def test_every_command_explains_itself_with_examples(tmp_path: Path) -> None:
         told = run(tmp_path, command, "--help")
         assert told.returncode == 0
         assert "Examples:" in told.stdout
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """Sources that a test may change."""
+    project = tmp_path / "a copy of the checkout"
+    for name in ("bookstore", "supervisor", "migrations"):
+        shutil.copytree(PROJECT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return project
+
+
+def test_with_reload_a_change_restarts_the_pod_and_a_broken_one_waits_for_its_mending(
+    start: Callable[..., Up], copy: Path, database_url: str, redis_url: str
+) -> None:
+    given = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "PYTHONPATH": str(copy)}
+    up = start("--reload", fresh=True, project=copy, **given).ready()
+    assert "restart on change" not in (up.banner or "")
+    (copy / "bookstore" / "__init__.py").write_text('__version__ = "9.9.9"\n')
+    assert up.said("bookstore/__init__.py changed: restarting")
+    assert up.said("Ready again after", seconds=60)
+    assert json.loads(get(f"http://127.0.0.1:{up.port}/health"))["version"] == "9.9.9"
+
+    sound = (copy / "supervisor" / "__main__.py").read_text()
+    (copy / "supervisor" / "__main__.py").write_text("nonsense(")
+    assert up.said("Waiting for the next change", seconds=60)
+    (copy / "supervisor" / "__main__.py").write_text(sound)
+    assert wait_until(lambda: up.output.count("Ready again after") == 2, 60)
+    up.process.send_signal(signal.SIGTERM)
+    assert up.wait() == 0
+    assert "Stopping (SIGTERM)" in up.output
+    assert nothing_left(up.data, seconds=0)
 
 
 def _free(count: int) -> dict[str, str]:
