@@ -85,7 +85,7 @@ A book is known by its ISBN, else by its SKU. Rows that are new are created, row
 is unchanged: the same file again writes nothing. A bad row is reported and left out, the good ones come in. Stock
 applies to books that are new to the shop, so that a second run never undoes sales.
 
-**Examples**
+Examples:
 
 - `bookstore import books.csv`
 - `bookstore import feed.jsonl --dry-run`
@@ -93,11 +93,11 @@ applies to books that are new to the shop, so that a second run never undoes sal
 - `bookstore import books.csv --preset goodbooks --set price=14.99 --set currency=USD --set stock=10`
 - `zcat feed.csv.gz | bookstore import - --format csv --errors bad-rows.csv`
 
-**Fields**
+Fields:
 
 {chr(10).join(f"- `{name}`: {meaning}" for name, meaning in FIELDS.items())}
 
-**Exit status**
+Exit statuses:
 
 - 0: every row came in, or was there already (warnings included)
 - 1: the import ran and some rows were bad; the others are in

@@ -1,7 +1,9 @@
 """What an import does to the catalogue: creates, updates, leaves alone, refuses."""
 
+import io
 import json
 import threading
+import tracemalloc
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -422,3 +424,35 @@ def test_unexpected_errors_are_not_swallowed(database_url: str) -> None:
     with pytest.raises(ImportInterrupted, match="reference") as interrupted:
         run(database_url, HOMER)
     assert isinstance(interrupted.value.__cause__, psycopg2.Error)
+
+
+def test_a_file_is_never_held_in_memory(database_url: str) -> None:
+    line = b'{"sku": "a", "title": "' + b"x" * 900_000 + b'"}\n'
+    whole = _Repeated(line, 200)
+    tracemalloc.start()
+    try:
+        summary = import_books(database_url, io.BufferedReader(whole), format="jsonl")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert counts(summary) == (0, 0, 0, 200)
+    assert peak < 30_000_000 < whole.length
+
+
+class _Repeated(io.RawIOBase):
+    """A long file that is nowhere."""
+
+    def __init__(self, line: bytes, times: int) -> None:
+        self._line = line
+        self._at = 0
+        self.length = len(line) * times
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        start = self._at % len(self._line)
+        piece = self._line[start : start + min(len(buffer), self.length - self._at)]
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
