@@ -1,6 +1,7 @@
 """The `supervisor` command."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -153,16 +154,18 @@ def status(
 
     from supervisor.talk import picture
 
+    console = Console()
     if not watch:
-        Console().print(picture(_get(directory)))
+        console.print(picture(_get(directory)))
         return
-    with Live(picture(_get(directory)), auto_refresh=False, screen=False) as live:
-        try:
-            while True:
-                time.sleep(1)
-                live.update(picture(_get(directory)), refresh=True)
-        except KeyboardInterrupt:
-            return
+    with Live(console=console, auto_refresh=False) as live, contextlib.suppress(KeyboardInterrupt):
+        while True:
+            drawn = picture(_get(directory))
+            if console.is_terminal:
+                live.update(drawn, refresh=True)
+            else:
+                console.print(drawn)  # into a pipe or a file: one after the other
+            time.sleep(1)
 
 
 @app.command()

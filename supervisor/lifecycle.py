@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import random
 import signal
@@ -17,7 +18,7 @@ from supervisor.drain import Drain
 from supervisor.history import History
 from supervisor.pod import BEFORE_SERVING, Phase, Pod
 from supervisor.policy import Finding, Reading, Rule, Standing, restart_pause
-from supervisor.runtime_directory import RuntimeDirectory
+from supervisor.runtime_directory import RuntimeDirectory, age
 from supervisor.settings import EXIT_CONFIGURATION, Settings
 from supervisor.watch import Planned, plan, watch
 from supervisor.worker_sockets import ask_all
@@ -96,8 +97,9 @@ class Supervisor:
         serving = [one.boot for one in heard if one.answer and one.answer.get("gate", "open") == "open"]
         if not serving:
             return
-        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
-            self._pod.carry_over(self._before)
+        if math.isfinite(age(self._before)):  # else it is of another life of the machine
+            with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+                self._pod.carry_over(self._before)
         self._pod.migrated = bool(self._pod.applied)
         self._pod.enter("serving", f"{len(serving)} workers were serving already")
         if self._before.get("phase") == "draining":

@@ -1,6 +1,7 @@
 """The `supervisor` command, as people, hooks and health checks type it."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,6 +39,20 @@ def test_a_pod_is_looked_at_drained_and_put_back_by_hand(pod: Build) -> None:
     shown = supervisor("status", **at).stdout
     assert "serving, ready" in shown and "database" in shown and "warming" in shown
     assert json.loads(supervisor("status", "--json", **at).stdout)["phase"] == "serving"
+
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "supervisor", "status", "--watch"],
+        env={**build_environ(NOWHERE), "COLUMNS": "120", **at},
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+    )
+    assert watching.stdout is not None
+    for _ in range(2):
+        while b"serving, ready" not in watching.stdout.readline():
+            assert watching.poll() is None
+    watching.send_signal(signal.SIGINT)
+    watching.communicate(timeout=20)
+    assert watching.returncode == 0
 
     drained = supervisor("drain", "--wait", "--timeout", "30", **at)
     assert (drained.returncode, drained.stdout) == (0, "drained: no request is in flight\n")
