@@ -9,6 +9,7 @@ imports the application, so that HUP starts workers on the code that is on the d
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import math
 import os
@@ -42,9 +43,14 @@ class GunicornLog(Logger):  # type: ignore[misc]
 
 
 def post_fork(_arbiter: Any, _worker: Any) -> None:
-    """Forget our modules as the master knew them: the worker imports them anew."""
+    """Forget our modules as the master knew them: the worker imports them anew.
+
+    Settings that broke since the master started (a secret's file, say) are a failed boot, which stops the master. Found
+    later, at the import of this file, they would end the worker with 78, and gunicorn would start it again for ever.
+    """
     for name in [name for name in sys.modules if name == "bookstore" or name.startswith("bookstore.")]:
         del sys.modules[name]
+    importlib.import_module("bookstore.settings").load_settings()
 
 
 async def application() -> web.AppRunner:

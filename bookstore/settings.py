@@ -242,7 +242,9 @@ class Settings(BaseSettings):
     )
     supervised: bool = Field(False, description="Wait for the supervisor to say the schema is ready before serving")
     supervisor_port: Port = Field(8081, description="The port the supervisor answers on")
-    supervisor_token: SecretStr | None = Field(None, description="Shows error texts and hosts in health answers")
+    supervisor_token: Annotated[SecretStr, Field(min_length=16)] | None = Field(
+        None, description="Shows error texts and hosts in health answers"
+    )
     migrations_dir: Directory = Field(Path("migrations"), description="The yoyo migrations this code needs")
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)

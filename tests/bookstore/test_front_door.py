@@ -60,8 +60,8 @@ def more() -> Routes:
 
 
 @pytest.fixture
-async def client(database_url: str, environ: Environ, runtime_dir: Path, more: Routes) -> AsyncIterator[Client]:
-    environment = environ(database_url, runtime_dir=runtime_dir, cors_origins="https://shop.example")
+async def client(module_database_url: str, environ: Environ, runtime_dir: Path, more: Routes) -> AsyncIterator[Client]:
+    environment = environ(module_database_url, runtime_dir=runtime_dir, cors_origins="https://shop.example")
     async with serving(environment, more=more) as client:
         yield client
 

@@ -45,7 +45,7 @@ class Place(BaseModel):
 
 
 @pytest.fixture
-async def client(database_url: str, environ: Environ, runtime_dir: Path) -> AsyncIterator[Client]:
+async def client(module_database_url: str, environ: Environ, runtime_dir: Path) -> AsyncIterator[Client]:
     routes = Routes()
 
     @routes.post("/orders", body=Order)
@@ -60,7 +60,7 @@ async def client(database_url: str, environ: Environ, runtime_dir: Path) -> Asyn
     async def place(request: web.Request) -> web.Response:
         return respond({"id": read_path(request, Place).id, "prefer": read_header(request, "Prefer")})
 
-    async with serving(environ(database_url, runtime_dir=runtime_dir), more=routes) as client:
+    async with serving(environ(module_database_url, runtime_dir=runtime_dir), more=routes) as client:
         yield client
 
 

@@ -61,6 +61,18 @@ def test_hup_starts_workers_on_the_code_that_is_on_the_disk_now(environment: dic
         wait_until(lambda: server.version() == "of-now", seconds=40)
 
 
+def test_settings_that_broke_since_the_start_end_it_at_the_next_reload_instead_of_for_ever(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text(environment.pop("SECRET_KEY"))
+    with gunicorn({**environment, "SECRET_KEY_FILE": str(key)}, tmp_path / "log") as server:
+        key.write_text("short")
+        server.process.send_signal(signal.SIGHUP)
+        assert server.process.wait(timeout=40) == 3
+    assert "SECRET_KEY: must have at least 32 characters" in server.log.read_text()  # gunicorn prints it plainly too
+
+
 def test_a_reader_that_closes_the_log_does_not_end_the_server(environment: dict[str, str]) -> None:
     read_end, write_end = os.pipe()
     environment["PORT"] = str(free_port())
