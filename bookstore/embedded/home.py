@@ -103,11 +103,11 @@ class Home:
 
     def end_leftovers(self) -> list[str]:
         ended = []
-        for name, process in self._remembered().items():
+        for name, process in reversed(self._remembered().items()):  # the supervisor before its servers
             pid = int(process["pid"])
             if mark(pid) == process["mark"] and process["mark"] is not None:
                 # The supervisor passes a stop on to gunicorn, PostgreSQL writes its checkpoint: some patience is right.
-                if not end(pid, ((signal.SIGINT, 5), (signal.SIGTERM, 3), (signal.SIGKILL, 5))):
+                if not end(pid, ((signal.SIGINT, 4), (signal.SIGKILL, 5))):
                     raise EmbeddedError(f"{name} (process {pid}), left by a crash, does not end: try `kill -9 {pid}`.")
                 ended.append(name)
         self._processes.unlink(missing_ok=True)

@@ -53,7 +53,8 @@ class Up:
     ) -> None:
         self.data = data
         self.port, self.supervisor_port = free_ports(2)
-        self.environ = environment(data, PORT=str(self.port), SUPERVISOR_PORT=str(self.supervisor_port), **environ)
+        ports = {"PORT": str(self.port), "SUPERVISOR_PORT": str(self.supervisor_port)}
+        self.environ = {**environment(data), **measured(project), **ports, **environ}
         self.output = ""
         self._closing = False
         self.master: int | None = None
@@ -148,8 +149,19 @@ class Up:
 def environment(data: Path, **overrides: str) -> dict[str, str]:
     """A stranger's environment: nothing of ours but where the data is."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "USER") if name in os.environ}
-    measured = {name: value for name, value in os.environ.items() if name.startswith(("COV_", "COVERAGE_"))}
-    return {**kept, **measured, "BOOKSTORE_DATA": str(data), "LOG_LEVEL": "INFO", **overrides}
+    return {**kept, **measured(PROJECT), "BOOKSTORE_DATA": str(data), "LOG_LEVEL": "INFO", **overrides}
+
+
+def measured(project: Path) -> dict[str, str]:
+    """What makes coverage measure a process, and the sources in `project`, which may be a copy (see coverage:paths)."""
+    given = {name: value for name, value in os.environ.items() if name.startswith(("COV_", "COVERAGE_"))}
+    if "COVERAGE_PROCESS_CONFIG" in given and project != PROJECT:
+        from coverage.config import CoverageConfig
+
+        config = CoverageConfig.deserialize(given["COVERAGE_PROCESS_CONFIG"])
+        config.source = [str(project / "bookstore"), str(project / "supervisor")]
+        given["COVERAGE_PROCESS_CONFIG"] = config.serialize()
+    return given
 
 
 def run(

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROJECT
+from tests.up.pods import measured
 
 BACKEND = """
 import pathlib, zipfile
@@ -81,31 +82,30 @@ class Checkout:
 
     def _run(self, command: list[str], **environ: str) -> subprocess.CompletedProcess[str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-        measured = {name: value for name, value in os.environ.items() if name.startswith(("COV_", "COVERAGE_"))}
         wheels = (self.path / "wheels").as_uri()
         local = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": wheels, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_COMPILE": "1"}
-        environ = {**kept, **measured, **local, **environ}
+        environ = {**kept, **measured(self.path), **local, **environ}
         return subprocess.run(command, cwd=self.path, env=environ, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Checkout:
     """As it was cloned."""
-    return Checkout(tmp_path / "a checkout with spaces")
+    return Checkout(tmp_path / "a copy of the checkout")
 
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, subprocess.CompletedProcess[str]]:
     """One in which `make up` ran, and what it said."""
-    checkout = Checkout(tmp_path_factory.mktemp("first") / "a checkout with spaces")
+    checkout = Checkout(tmp_path_factory.mktemp("first") / "a copy of the checkout")
     return checkout, checkout.make("up", PYTHON=sys.executable)
 
 
 @pytest.fixture
 def checkout(first: tuple[Checkout, object], tmp_path: Path) -> Checkout:
     """A copy of that one: making a .venv anew takes longer than everything else here."""
-    shutil.copytree(first[0].path, tmp_path / "copied to another place", symlinks=True)
-    return Checkout(tmp_path / "copied to another place")
+    shutil.copytree(first[0].path, tmp_path / "copied" / "a copy of the checkout", symlinks=True)
+    return Checkout(tmp_path / "copied" / "a copy of the checkout")
 
 
 def test_the_first_time_everything_locked_is_installed_and_the_second_time_nothing_is_touched(

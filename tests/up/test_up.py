@@ -324,11 +324,16 @@ def copy(tmp_path: Path) -> Path:
 def test_with_reload_a_change_restarts_the_pod_and_a_broken_one_waits_for_its_mending(
     start: Callable[..., Up], copy: Path, database_url: str, redis_url: str
 ) -> None:
+
+    def changed(name: str, text: str) -> bool:
+        """Written again until it was seen: watching begins a moment after the banner."""
+        (copy / name).write_text(text)
+        return up.said(f"{name} changed: restarting", seconds=2)
+
     given = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "PYTHONPATH": str(copy)}
     up = start("--reload", fresh=True, project=copy, **given).ready()
     assert "restart on change" not in (up.banner or "")
-    (copy / "bookstore" / "__init__.py").write_text('__version__ = "9.9.9"\n')
-    assert up.said("bookstore/__init__.py changed: restarting")
+    assert wait_until(lambda: changed("bookstore/__init__.py", '__version__ = "9.9.9"\n'), 30)
     assert up.said("Ready again after", seconds=60)
     assert json.loads(get(f"http://127.0.0.1:{up.port}/health"))["version"] == "9.9.9"
 
