@@ -116,6 +116,24 @@ def test_no_total_falls_when_a_worker_or_the_master_is_killed_and_the_cause_is_k
     one.wait_until(lambda: requests_total(one) == 11, "totals go on from where they were")
 
 
+def test_one_hung_worker_of_two_is_degraded_and_both_are_not_ready(pod: Build) -> None:
+    one = pod(workers=2)
+    one.start()
+    one.wait_until_ready()
+    one.wait_until(lambda: status(one)["status"] == "healthy", "both answer")  # half of them are enough to be ready
+    first, second = (worker["pid"] for worker in status(one)["workers"].values())
+    os.kill(first, signal.SIGSTOP)
+    one.wait_until(lambda: status(one)["status"] == "degraded", "one hangs")
+    assert one.supervisor().status == 200
+    assert any("it hangs" in worker.get("error", "") for worker in status(one)["workers"].values())
+    os.kill(second, signal.SIGSTOP)
+    one.wait_until(lambda: one.supervisor().status == 503, "both hang")
+    for pid in (first, second):
+        os.kill(pid, signal.SIGCONT)
+    one.wait_until(lambda: status(one)["status"] == "healthy", "both answer again")
+    assert one.supervisor().status == 200
+
+
 def test_beside_a_serving_api_a_killed_supervisor_comes_back_without_a_moment_of_not_ready(pod: Build) -> None:
     one = pod()
     one.start_service()
