@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import IO
 
 ROOM = {"runtime": 500, "embedded": 200, "dev": 500, "bench": 300}  # MB, measured and rounded up
-SOURCE_ONLY = ("quantile-python",)  # needed by aioprometheus; everything else must be had without a compiler
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -60,9 +59,8 @@ def install(layers: Sequence[str], project: Path) -> None:
     marker.touch()
     _say(f"Installing {' and '.join(missing)} requirements into .venv (once; a minute or two) …")
     files = [project / "requirements" / f"{layer}.txt" for layer in layers]
-    locked = ["install", "--require-hashes", "--only-binary", ":all:", "--no-build-isolation"]
-    _pip(python, [*locked, "-r", str(_build_tools(venv, project))], 0)
-    _pip(python, [*locked, "--use-pep517", *_each("--no-binary", SOURCE_ONLY), *_each("-r", files)], _count(files))
+    locked = ["install", "--require-hashes", "--only-binary", ":all:"]  # nothing here needs a compiler
+    _pip(python, [*locked, *_each("-r", files)], _count(files))
     _pip(python, ["install", "--no-deps", "--no-build-isolation", "-e", str(project)], 0)
     for layer in layers:
         (venv / f".installed-{layer}").write_text(_fingerprint(venv, layer, project))
@@ -85,16 +83,6 @@ def _fingerprint(venv: Path, layer: str, project: Path) -> str:
     for path in (venv / "pyvenv.cfg", project / "requirements" / f"{layer}.txt", project / "pyproject.toml"):
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _build_tools(venv: Path, project: Path) -> Path:
-    """setuptools as it is locked, ahead of the rest: pip's build isolation would fetch one that nobody locked."""
-    lines = (project / "requirements" / "embedded.txt").read_text().split("\n")
-    begin = next(number for number, line in enumerate(lines) if line.startswith("setuptools=="))
-    end = next(number for number in range(begin, len(lines)) if not lines[number].endswith("\\"))
-    path = venv / "build-tools.txt"
-    path.write_text("\n".join(lines[begin : end + 1]) + "\n")
-    return path
 
 
 def _check_room(project: Path, layers: Sequence[str]) -> None:
