@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg2
 import pytest
 
+from bookstore import connection_pool
 from bookstore.background import running
 from bookstore.database import Database, connect_blocking
 from bookstore.errors import DatabaseUnavailable, Invalid, QueryTooSlow
@@ -165,6 +166,40 @@ async def test_those_who_wait_get_the_first_connection_that_is_free(database: Da
 
     assert await asyncio.gather(*(use(number) for number in range(60))) == list(range(60))
     assert database.pool.size <= 4
+
+
+async def test_who_gives_up_waiting_takes_no_connection_with_him(database: Database) -> None:
+    async def use() -> None:
+        async with database.connection() as connection:
+            await connection.fetch_value("SELECT pg_sleep(0.02)")
+
+    for _ in range(10):
+        callers = [asyncio.create_task(use()) for _ in range(12)]
+        await asyncio.sleep(0.015)
+        for caller in callers[::2]:
+            caller.cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
+    await wait_until(lambda: database.pool.free == database.pool.size <= 4)
+    await asyncio.gather(*(use() for _ in range(4)))
+
+
+async def test_a_connection_that_served_long_is_replaced(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def backend() -> int:
+        async with database.connection() as connection:
+            return int(await connection.fetch_value("SELECT pg_backend_pid()"))
+
+    first = await backend()
+    assert await backend() == first
+    monkeypatch.setattr(connection_pool, "RECYCLE_SECONDS", 0.0)
+    assert await backend() != first
+
+
+async def test_a_host_name_is_looked_up_beside_the_event_loop() -> None:
+    found = await connection_pool._resolved({"host": "localhost"})
+    assert set(found["hostaddr"].split(",")) <= {"127.0.0.1", "::1"}
+    assert found["host"].split(",") == ["localhost"] * len(found["hostaddr"].split(","))
+    for needs_none in ({"host": "127.0.0.1"}, {"host": "/tmp"}, {}, {"host": "a,b"}):
+        assert await connection_pool._resolved(needs_none) == {}
 
 
 async def test_nobody_listens_503_at_once_and_recovery_by_itself(wire: Wire, environ: Environ) -> None:

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
+import aiohttp
 import orjson
 import pytest
 from aiohttp import web
@@ -15,10 +17,11 @@ from loguru import logger
 from bookstore.catalogue.routes import routes as catalogue
 from bookstore.front_door import SECURITY_HEADERS
 from bookstore.logs import as_json_line, line_of
+from bookstore.metrics import METRICS
 from bookstore.openapi import Routes
 from bookstore.payloads import respond
 from bookstore.worker_socket import WORKER
-from tests.bookstore.conftest import Client, serving
+from tests.bookstore.conftest import Client, serving, wait_until
 from tests.conftest import Environ
 
 FIXED = {name: value for name, value in SECURITY_HEADERS.items() if name != "Content-Security-Policy"}
@@ -43,6 +46,10 @@ def more() -> Routes:
     @routes.get("/kept", cached=True)
     async def kept(_: web.Request) -> web.Response:
         return respond({"kept": True}, etag="7", headers={"Vary": "Accept"})
+
+    @routes.get("/dated")
+    async def dated(_: web.Request) -> web.Response:
+        return respond({}, last_modified=datetime(2026, 7, 4, 12, tzinfo=UTC))
 
     @routes.get("/slow")
     async def slow(_: web.Request) -> web.Response:
@@ -175,6 +182,34 @@ async def test_a_known_version_is_answered_with_304(client: Client) -> None:
             assert "Cache-Control" in answer.headers and "Content-Length" not in answer.headers
     async with client.get("/kept", headers={"If-None-Match": '"8"'}) as answer:
         assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("since", "status"),
+    [
+        ("Sat, 04 Jul 2026 12:00:00 GMT", 304),
+        ("Sun, 05 Jul 2026 12:00:00 GMT", 304),
+        ("Fri, 03 Jul 2026 12:00:00 GMT", 200),
+        ("the day before yesterday", 200),
+    ],
+)
+async def test_what_did_not_change_since_is_answered_with_304(client: Client, since: str, status: int) -> None:
+    async with client.get("/dated", headers={"If-Modified-Since": since}) as answer:
+        assert answer.status == status
+    async with client.get("/dated", headers={"If-Modified-Since": since, "If-None-Match": '"other"'}) as answer:
+        assert answer.status == 200
+
+
+async def test_a_request_that_is_broken_off_is_counted_as_such(client: Client) -> None:
+    key = ("GET", "/slow", "499")
+    before = METRICS.requests.values.get(key, 0)
+    request = asyncio.create_task(client.get("/slow"))
+    await wait_until(lambda: client.app[WORKER].in_flight)
+    (busy,) = (each for each in client.app[WORKER].server.connections if each.is_busy)  # type: ignore[union-attr]
+    await busy.shutdown(0.01)
+    with pytest.raises(aiohttp.ClientError):
+        await request
+    await wait_until(lambda: METRICS.requests.values.get(key, 0) == before + 1)
 
 
 async def test_an_answer_from_the_cache_is_the_same_answer(client: Client) -> None:
