@@ -131,7 +131,7 @@ class Database:
         self._pool = ConnectionPool(
             settings.database_url.get_secret_value(),
             limit=max(1, settings.max_connections // settings.workers),
-            defaults=_DSN_DEFAULTS,
+            defaults={**_DSN_DEFAULTS, "tcp_user_timeout": _UNACKNOWLEDGED_MS},
             options=f"-c statement_timeout={milliseconds} -c lock_timeout={min(2000, milliseconds)}"
             " -c idle_in_transaction_session_timeout=10000 -c TimeZone=UTC -c jit=off",
             query_seconds=settings.statement_timeout + 2,
@@ -262,8 +262,10 @@ _DSN_DEFAULTS: dict[str, Any] = {
     "keepalives_idle": 10,
     "keepalives_interval": 3,
     "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
 }
+# A half-open connection is not seen on acquire: what it is sent must be acknowledged in time. The kernel does that, so a
+# slow server is not meant; but a `COPY` whose reader is busy would be, so only the pool's connections have it.
+_UNACKNOWLEDGED_MS = 800
 
 
 def _is_overdue(connection: Connection, now: float) -> bool:
