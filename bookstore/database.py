@@ -263,8 +263,8 @@ _DSN_DEFAULTS: dict[str, Any] = {
     "keepalives_interval": 3,
     "keepalives_count": 3,
 }
-# A half-open connection is not seen on acquire: what it is sent must be acknowledged in time. The kernel does that, so a
-# slow server is not meant; but a `COPY` whose reader is busy would be, so only the pool's connections have it.
+# A half-open connection is not seen on acquire: what it is sent must be acknowledged in time. The kernel does that, so
+# a slow server is not meant; but a `COPY` whose reader is busy would be, so only the pool's connections have it.
 _UNACKNOWLEDGED_MS = 800
 
 

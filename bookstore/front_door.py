@@ -317,6 +317,7 @@ class ReadyResponse(web.StreamResponse):
         if transport is None or transport.is_closing():
             raise ClientConnectionResetError("the caller is gone")
         transport.write(self._bytes)
+        await request.writer.drain()  # who asks without reading waits, instead of filling our memory
 
     async def write_eof(self, data: bytes = b"") -> None:
         self._eof_sent = True

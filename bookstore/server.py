@@ -9,6 +9,7 @@ imports the application, so that HUP starts workers on the code that is on the d
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import logging
 import math
@@ -60,12 +61,15 @@ async def application() -> web.AppRunner:
     settings = load_settings()
     configure_logging(settings)
     asyncio.get_running_loop().set_exception_handler(_log_loop_error)
-    return create_runner(
+    runner = create_runner(
         settings,
         keepalive_timeout=keepalive,
         shutdown_timeout=settings.graceful_timeout * 0.95,
         logger=logging.getLogger("aiohttp.server"),
     )
+    gc.collect()
+    gc.freeze()  # what was imported is no garbage: the collector need not look through it again
+    return runner
 
 
 def _log_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

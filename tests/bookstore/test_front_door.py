@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from loguru import logger
 
+from bookstore.cache import CACHE
 from bookstore.catalogue.routes import routes as catalogue
 from bookstore.front_door import SECURITY_HEADERS
 from bookstore.logs import as_json_line, line_of
@@ -28,7 +29,13 @@ FIXED = {name: value for name, value in SECURITY_HEADERS.items() if name != "Con
 
 
 @pytest.fixture
-def more() -> Routes:
+def held() -> asyncio.Event:
+    """Until it is set, `/held` does not answer."""
+    return asyncio.Event()
+
+
+@pytest.fixture
+def more(held: asyncio.Event) -> Routes:
     routes = Routes()
 
     @routes.get("/breaks")
@@ -47,13 +54,17 @@ def more() -> Routes:
     async def kept(_: web.Request) -> web.Response:
         return respond({"kept": True}, etag="7", headers={"Vary": "Accept"})
 
+    @routes.get("/large", cached=True)
+    async def large(_: web.Request) -> web.Response:
+        return respond({"text": "x" * 200_000})
+
     @routes.get("/dated")
     async def dated(_: web.Request) -> web.Response:
         return respond({}, last_modified=datetime(2026, 7, 4, 12, tzinfo=UTC))
 
-    @routes.get("/slow")
-    async def slow(_: web.Request) -> web.Response:
-        await asyncio.sleep(0.2)
+    @routes.get("/held")
+    async def wait(_: web.Request) -> web.Response:
+        await held.wait()
         return respond({})
 
     @routes.get("/half")
@@ -201,15 +212,30 @@ async def test_what_did_not_change_since_is_answered_with_304(client: Client, si
 
 
 async def test_a_request_that_is_broken_off_is_counted_as_such(client: Client) -> None:
-    key = ("GET", "/slow", "499")
+    key = ("GET", "/held", "499")
     before = METRICS.requests.values.get(key, 0)
-    request = asyncio.create_task(client.get("/slow"))
+    request = asyncio.create_task(client.get("/held"))
     await wait_until(lambda: client.app[WORKER].in_flight)
     (busy,) = (each for each in client.app[WORKER].server.connections if each.is_busy)  # type: ignore[union-attr]
     await busy.shutdown(0.01)
     with pytest.raises(aiohttp.ClientError):
         await request
     await wait_until(lambda: METRICS.requests.values.get(key, 0) == before + 1)
+
+
+async def test_a_caller_who_asks_without_reading_waits(client: Client) -> None:
+    """300 questions for 200 KB each, sent at once: 60 MB of answers, nearly all of which wait to be made."""
+    async with client.get("/large"):
+        client.app[CACHE].fresh("/large").fresh_until += 60  # type: ignore[union-attr]
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    reader._transport.pause_reading()  # type: ignore[attr-defined]
+    writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 300)
+    await wait_until(lambda: client.app[WORKER].in_flight)
+    for _ in range(20):
+        await asyncio.sleep(0.02)
+        open_ones = client.app[WORKER].server.connections  # type: ignore[union-attr]
+        assert max(each.transport.get_write_buffer_size() for each in open_ones if each.transport) < 1_000_000
+    writer.transport.abort()
 
 
 async def test_an_answer_from_the_cache_is_the_same_answer(client: Client) -> None:
@@ -242,11 +268,11 @@ async def test_a_preflight_is_answered(client: Client) -> None:
 
 
 async def test_while_draining_every_answer_announces_the_end_of_its_connection(client: Client) -> None:
-    for path in ("/kept", "/nowhere", "/kept", "/slow"):
+    for path in ("/kept", "/nowhere", "/kept", "/health"):
         async with client.get(path) as answer:
             assert "Connection" not in answer.headers
     client.app[WORKER].draining = True
-    for path in ("/kept", "/nowhere", "/kept", "/slow"):
+    for path in ("/kept", "/nowhere", "/kept", "/health"):
         async with client.get(path) as answer:
             assert (answer.headers["Connection"], answer.status) == ("close", 404 if path == "/nowhere" else 200)
     client.app[WORKER].draining = False
@@ -254,15 +280,15 @@ async def test_while_draining_every_answer_announces_the_end_of_its_connection(c
         assert "Connection" not in answer.headers
 
 
-async def test_requests_being_answered_are_counted(client: Client) -> None:
+async def test_requests_being_answered_are_counted(client: Client, held: asyncio.Event) -> None:
     worker = client.app[WORKER]
-    waiting = [asyncio.create_task(client.get("/slow")) for _ in range(5)]
-    await asyncio.sleep(0.1)
-    assert worker.in_flight == 5
+    waiting = [asyncio.create_task(client.get("/held")) for _ in range(5)]
+    await wait_until(lambda: worker.in_flight == 5)
     assert worker.connections >= 5
+    held.set()
     for answer in await asyncio.gather(*waiting):
         await answer.read()
-    assert worker.in_flight == 0
+    await wait_until(lambda: worker.in_flight == 0)
 
 
 async def test_until_the_gate_opens_the_api_is_not_ready_and_the_rest_answers(
