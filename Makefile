@@ -2,7 +2,7 @@
 # Works on paths with spaces: every path below is relative.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up reset test check format bench lock migration migrate rollback import
+.PHONY: help up reset test check format bench lock migration migrate rollback roundtrip import
 
 RUN := .venv/bin/python
 
@@ -11,7 +11,7 @@ define choose_python
 for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.11 python3.12 python3.13 python3.14); do \
   if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; python=; done; \
 if [ -z "$$python" ]; then \
-  echo "BookStore needs Python 3.11 or newer, and $(or $(PYTHON),this PATH) has none:" \
+  echo "BookStore needs Python 3.11 or newer, and $(if $(PYTHON),$(PYTHON) is not one,none is on this PATH):" \
        "install it (Debian, Ubuntu: apt install python3 python3-venv), or name one: make up PYTHON=/path/to/python3.12" >&2; \
   exit 1; fi
 endef
@@ -82,7 +82,10 @@ migrate: ## Apply every migration to DATABASE_URL with plain yoyo (a pod's super
 rollback: ## Roll every migration on DATABASE_URL back: takes all data with it
 	$(install) runtime embedded dev
 	@$(needs_database)
-	$(RUN) -m yoyo rollback --batch --no-config-file --database "$$DATABASE_URL" migrations
+	$(RUN) -m yoyo rollback --batch --all --no-config-file --database "$$DATABASE_URL" migrations
+
+roundtrip: ## Apply, roll back and apply again every migration on DATABASE_URL, an empty one
+	@for step in migrate rollback migrate; do $(MAKE) --no-print-directory $$step || exit 1; done
 
 needs_database = [ -n "$$DATABASE_URL" ] || { echo 'On which database? DATABASE_URL=postgresql://… make $@' >&2; exit 2; }
 

@@ -1,6 +1,6 @@
 """Run a command beside a throw-away PostgreSQL, with DATABASE_URL naming an empty database on it.
 
-    python -m tests.with_postgres make migrate rollback migrate
+    python -m tests.with_postgres make roundtrip
 
 Exits with the command's own status.
 """

@@ -1,6 +1,7 @@
 """What `bookstore up` says last: everything a stranger needs, and nothing that is not so."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ def render(plan: Plan, *, counts: Counts, loaded: str, seconds: float, reload: b
         ("", ""),
         ("Try", curl(plan)),
         ("Import", ".venv/bin/bookstore import FILE.csv   (in another terminal; --help says more)"),
+        ("Watch", f"RUNTIME_DIR={shlex.quote(plan.environ['RUNTIME_DIR'])} .venv/bin/supervisor status --watch"),
         ("Stop", "Ctrl-C"),
         ("Reset", f"make reset   (forgets {short(plan.home.path)}, after asking)"),
         ("Test", "make test"),
