@@ -74,7 +74,7 @@ async def test_a_transaction_whose_block_raises_leaves_nothing(database: Databas
             raise LookupError
     async with database.connection() as connection:
         assert await connection.fetch_value("SELECT count(*) FROM things") == 0
-    assert database.pool.free == database.pool.size  # the connection went back, idle
+    await wait_until(lambda: database.pool.free == database.pool.size)  # the connection went back, idle
 
 
 async def test_a_cancelled_transaction_leaves_nothing_and_its_connection_is_discarded(database: Database) -> None:
@@ -145,18 +145,22 @@ async def test_queries_are_counted_on_their_request(database: Database) -> None:
 
 
 async def test_when_all_connections_are_in_use_a_caller_waits_a_moment_and_is_told(database: Database) -> None:
+    enough, holding = asyncio.Event(), []
+
     async def hold() -> None:
         async with database.connection() as connection:
-            await connection.fetch_value("SELECT pg_sleep(1.5)")
+            holding.append(connection)
+            await enough.wait()
 
     holders = [asyncio.create_task(hold()) for _ in range(4)]
-    await wait_until(lambda: database.pool == (4, 0, 4))
+    await wait_until(lambda: len(holding) == 4)
     with pytest.raises(DatabaseUnavailable, match="in use"):
         await database.ask()
     assert database.breaker == "closed"
+    enough.set()
     await asyncio.gather(*holders)
     await database.ask()
-    assert database.pool.size == 4
+    await wait_until(lambda: database.pool == (4, 4, 4))
 
 
 async def test_those_who_wait_get_the_first_connection_that_is_free(database: Database) -> None:
@@ -249,7 +253,7 @@ async def test_connections_that_were_cut_while_they_slept_cost_no_request(wire: 
     async with opened(environ(wire.url)) as database:
         await asyncio.gather(*(database.ask() for _ in range(4)))
         wire.cut()
-        await asyncio.sleep(0.1)  # the event loop sees them close
+        await wait_until(lambda: database.pool.free <= 1)  # the event loop sees them close
         await asyncio.gather(*(database.ask() for _ in range(4)))
 
 
