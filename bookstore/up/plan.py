@@ -39,6 +39,10 @@ class Plan:
     def supervisor_host(self) -> str:
         return _reachable(self.environ.get("SUPERVISOR_HOST", "127.0.0.1"))
 
+    @property
+    def servers(self) -> list[Postgres | Redis]:
+        return [server for server in (self.postgres, self.redis) if server is not None]
+
     def use_postgres(self, server: Postgres, url: str) -> None:
         self.postgres = server
         self.environ["DATABASE_URL"] = url

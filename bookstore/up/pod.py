@@ -62,9 +62,13 @@ class Pod:
         return status
 
     def ended(self) -> int | None:
-        """Its exit status, once there is one. Raises Stop when the terminal is gone."""
+        """Its exit status, once there is one. Raises Stop when the terminal is gone; looks after the servers."""
         assert self.process is not None
         self.stopping.check()
+        for server in self.plan.servers:
+            if not server.is_running():
+                say(f"{type(server).__name__} ended by itself: starting it again.")
+                server.start()
         status = self.process.poll()
         return None if status is None else _shell_status(status)
 
@@ -83,8 +87,7 @@ class Pod:
             ((signal.SIGTERM, budget), (signal.SIGKILL, 5)),
             gone=lambda: process.poll() is not None,
         )
-        servers = (self.plan.postgres, self.plan.redis)
-        _end_orphans({server.process.pid for server in servers if server is not None and server.process is not None})
+        _end_orphans({server.process.pid for server in self.plan.servers if server.process is not None})
         self.process = None
 
     def _state(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,6 +65,14 @@ def start(parent: Path, request: pytest.FixtureRequest) -> Iterator[Callable[...
 def get(url: str) -> bytes:
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as answer:
         return bytes(answer.read())
+
+
+def status(url: str) -> int:
+    try:
+        get(url)
+    except urllib.error.HTTPError as error:
+        return error.code
+    return 200
 
 
 def test_the_banner_comes_last_and_says_what_a_stranger_needs(pod: Up) -> None:
@@ -227,6 +236,15 @@ def test_when_the_supervisor_ends_by_itself_everything_ends_with_its_status(star
     assert up.wait() == 128 + signal.SIGKILL
     assert "The supervisor ended by itself with status 137" in up.output
     assert nothing_left(up.data)
+
+
+def test_a_server_that_ends_by_itself_is_started_again_and_the_api_recovers(start: Callable[..., Up]) -> None:
+    up = start().ready()
+    postgres = json.loads((up.data / "processes.json").read_text())["postgres"]["pid"]
+    os.kill(postgres, signal.SIGKILL)
+    assert up.said("Postgres ended by itself: starting it again.")
+    assert wait_until(lambda: status(f"http://127.0.0.1:{up.port}/api/v1/books?limit=3") == 200, 30, every=0.1)
+    assert json.loads((up.data / "processes.json").read_text())["postgres"]["pid"] != postgres
 
 
 def test_given_servers_are_used_and_named_and_nothing_is_embedded(
