@@ -41,9 +41,11 @@ class Home:
     @classmethod
     def temporary(cls) -> "Home":
         """A directory that is deleted when let go; those that a kill -9 left behind are deleted here."""
-        _sweep(Path(tempfile.gettempdir()))
-        home = cls(Path(tempfile.mkdtemp(prefix=THROWAWAY)))
-        home.throwaway = True
+        with _alone(Path(tempfile.gettempdir())):  # or another one's sweep takes ours before we hold it
+            _sweep(Path(tempfile.gettempdir()))
+            home = cls(Path(tempfile.mkdtemp(prefix=THROWAWAY)))
+            home.throwaway = True
+            home.hold()
         return home
 
     @contextlib.contextmanager
@@ -56,6 +58,8 @@ class Home:
 
     def hold(self) -> None:
         """Take the lock, then end what an earlier holder left running."""
+        if self._held is not None:
+            return
         if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "lock").exists():
             raise EmbeddedError(f"{self.path} holds other things: name an empty directory, or one of ours.")
         try:
@@ -227,6 +231,17 @@ def _private(directory: Path, owner: int, mode: int) -> None:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner:
         raise EmbeddedError(f"{directory} belongs to somebody else: have it removed, or set TMPDIR to another.")
     directory.chmod(mode)
+
+
+@contextlib.contextmanager
+def _alone(parent: Path) -> Iterator[None]:
+    """One process of ours at a time."""
+    lock = os.open(parent / f"{THROWAWAY}{os.geteuid()}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _sweep(parent: Path) -> None:
