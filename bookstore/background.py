@@ -20,8 +20,11 @@ async def running(name: str, work: Callable[[], Awaitable[None]]) -> AsyncIterat
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        # More than once: a library's timeout may swallow a cancellation that comes in the same turn (redis-py does below
+        # Python 3.11.3), and the worker would wait for its task for ever.
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=0.5)
 
 
 async def _keep_going(name: str, work: Callable[[], Awaitable[None]]) -> None:
