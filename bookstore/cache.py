@@ -149,7 +149,7 @@ class Cache:
                 left = int(STALE_SECONDS - (now - answer.made_at))
                 if left > 0:
                     head = {
-                        "headers": answer.headers,
+                        "headers": {str(name): value for name, value in answer.headers.items()},  # orjson: no istr
                         "endpoint": answer.endpoint,
                         "at": time.time() - (now - answer.made_at),
                     }

@@ -43,6 +43,7 @@ class Home:
         """A directory that is deleted when let go; those that a kill -9 left behind are deleted here."""
         with _alone(Path(tempfile.gettempdir())):  # or another one's sweep takes ours before we hold it
             _sweep(Path(tempfile.gettempdir()))
+            _sweep_sockets(Path(tempfile.gettempdir()))
             home = cls(Path(tempfile.mkdtemp(prefix=THROWAWAY)))
             home.throwaway = True
             home.hold()
@@ -147,6 +148,7 @@ class Home:
         """A private directory for one server's socket, owned by whom it runs as."""
         owner = _owner(identity)
         _private(self.sockets, os.geteuid(), 0o700 if owner == os.geteuid() else 0o711)
+        (self.sockets / "of").write_bytes(os.fsencode(self.path))
         directory = self.sockets / name
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(mode=0o700)
@@ -256,3 +258,11 @@ def _sweep(parent: Path) -> None:
         except (EmbeddedError, OSError):
             continue
         home.let_go()
+
+
+def _sweep_sockets(parent: Path) -> None:
+    """Socket directories of data directories that are no more, as a test leaves them that kills its launcher."""
+    for path in parent.glob(f"bookstore-{os.geteuid()}-*"):
+        with contextlib.suppress(OSError):
+            if not Path(os.fsdecode((path / "of").read_bytes())).exists():
+                shutil.rmtree(path, ignore_errors=True)

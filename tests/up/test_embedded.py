@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -258,6 +259,18 @@ def test_a_throw_away_directory_is_gone_afterwards_and_swept_when_its_holder_was
     assert abandoned.exists()
     with Home.temporary().held():
         assert not abandoned.exists()
+        assert not Home(abandoned).sockets.exists()
+
+
+def test_sockets_of_data_that_is_no_more_are_swept_too(directory: Path) -> None:
+    home = Home(directory / "data")
+    home.hold()
+    home.socket_directory("redis", "same")
+    assert home._held is not None
+    os.close(home._held)
+    shutil.rmtree(home.path)
+    with Home.temporary().held():
+        assert not home.sockets.exists()
 
 
 def test_as_root_postgresql_runs_as_somebody_else_who_can_reach_its_data(directory: Path) -> None:

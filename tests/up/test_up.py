@@ -1,5 +1,6 @@
 """`bookstore up` and the commands beside it, as real processes on data directories of their own."""
 
+import contextlib
 import json
 import os
 import re
@@ -152,6 +153,18 @@ def test_reset_is_refused_while_it_runs(pod: Up) -> None:
     assert refused.returncode == 1
     assert "already running" in refused.stderr
     assert (pod.data / "postgres" / "PG_VERSION").exists()
+
+
+def test_answers_find_their_way_into_redis_and_nothing_is_logged_as_an_error(pod: Up) -> None:
+    import redis
+
+    url = json.loads((pod.data / "running.json").read_text())["environ"].get("REDIS_URL")
+    if url is None:
+        skip_or_fail("there is no Redis here")
+    get(f"http://127.0.0.1:{pod.port}/api/v1/books?limit=7")
+    with contextlib.closing(redis.Redis.from_url(url)) as client:
+        assert wait_until(lambda: bool(client.keys("bookstore:*:answer:*")), 10)
+    assert "ERROR" not in pod.output
 
 
 def test_settings_beside_it_are_its_own_and_masked(pod: Up) -> None:
