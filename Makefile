@@ -2,7 +2,7 @@
 # Works on paths with spaces: every path below is relative.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up reset test check format bench lock migration migrate rollback roundtrip import
+.PHONY: help up reset test check format docs bench lock migration migrate rollback roundtrip import
 
 RUN := .venv/bin/python
 
@@ -54,6 +54,10 @@ format: ## Put every file into the shape that `make check` asks for
 	$(install) runtime embedded dev
 	$(RUN) -m ruff check --fix-only --quiet .
 	$(RUN) -m ruff format .
+
+docs: ## Write the README's table of settings anew, from .env.example and both programs
+	$(install) runtime embedded
+	@$(RUN) docs/settings_table.py
 
 bench: ## Measure beside bare aiohttp, FastAPI and a raw COPY; one table
 	$(install) runtime embedded dev bench
