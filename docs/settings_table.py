@@ -1,4 +1,4 @@
-"""The README's table of settings, made of `.env.example` (meaning, value in development) and of both programs' `Settings`
+"""The README's table of settings, made of `.env.example` (meaning, value in development) and both programs' `Settings`
 (default, who reads it).
 
     python docs/settings_table.py            writes it between the README's markers; `make docs` does
