@@ -3,14 +3,16 @@
 import codecs
 import csv
 import json
+from collections import deque
 from collections.abc import Iterator
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from .outcome import SHOWN_VALUE, ImportInterrupted, ImportRefused, Problem, RowProblem
 
 FORMATS = ("csv", "jsonl", "onix")
 LINE_LIMIT = 1 << 20  # bytes; a file that never ends its line would otherwise sit in memory whole
+LONGEST_NUMBER = 1000  # digits; Python converts no more than 4,300, and no field has a use for them
 
 _SUFFIXES = {
     ".csv": "csv",
@@ -113,16 +115,21 @@ class Lines:
 
 
 class CsvRows:
-    """Rows of a CSV file with a header. The separator is whichever of , ; tab | the header uses most."""
+    """Rows of a CSV file with a header. The separator is whichever of , ; tab | the header uses most.
+
+    A quote that is never closed makes one bad row: what it ran over is read again, from the line after the one it was
+    opened in.
+    """
 
     def __init__(self, lines: Lines, name: str) -> None:
-        self._lines = lines
+        self._lines = _LinesOfRecord(lines)
         try:
             header = lines.first_with_text()
             if not header:
                 raise ImportRefused(f"{name} is empty: not even a header")
+            self._separator = max(",;\t|", key=header.count)
             # strict: a stray quote is an error of its row, not a silent shift of columns
-            self._reader = csv.reader(lines, delimiter=max(",;\t|", key=header.count), strict=True)
+            self._reader = csv.reader(self._lines, delimiter=self._separator, strict=True)
             self.columns: list[str] = [column.strip() for column in next(self._reader)]
         except (csv.Error, RowProblem) as fault:
             raise ImportRefused(f"{name}: the header cannot be read: {fault}") from None
@@ -133,17 +140,14 @@ class CsvRows:
     def __iter__(self) -> Iterator[Row | Problem]:
         number = 0
         while True:
-            line = self._lines.number + 1
+            line = self._lines.begin()
             try:
                 cells = next(self._reader)
             except StopIteration:
                 return
             except (csv.Error, RowProblem) as fault:
                 number += 1
-                problem = (
-                    fault if isinstance(fault, RowProblem) else RowProblem(_explained(fault, line, self._lines.number))
-                )
-                yield problem.at(number, line)
+                yield self._given_up(fault, line).at(number, line)
                 continue
             if not any(cells):
                 continue
@@ -153,6 +157,82 @@ class CsvRows:
             else:
                 ragged = RowProblem(f"has {len(cells)} cells where the header has {len(self.columns)}", value=cells[0])
                 yield ragged.at(number, line)
+
+    def _given_up(self, fault: csv.Error | RowProblem, first: int) -> RowProblem:
+        """What is wrong with the record that began in line `first`; the lines it had no right to will come again."""
+        read = self._lines.record
+        last = first + len(read) - 1
+        if len(read) == 1:
+            return fault if isinstance(fault, RowProblem) else RowProblem(_explained(fault, first))
+        opened = first + _opening_line([line for line in read if isinstance(line, str)], self._separator)
+        self._lines.read_again_after(opened)
+        if isinstance(fault, RowProblem):
+            return RowProblem(f"the quote opened in line {opened} runs on to line {last}: {fault.reason}")
+        return RowProblem(_explained(fault, opened, last))
+
+
+class _LinesOfRecord:
+    """The lines of a file, those of the present record kept so that they can be read again."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        self._again: deque[str | RowProblem] = deque()
+        self._size = 0
+        self._began = 0
+        self.record: list[str | RowProblem] = []
+
+    def begin(self) -> int:
+        """A new record. Returns the number of the line it begins in."""
+        self.record = []
+        self._size = 0
+        self._began = self._lines.number - len(self._again) + 1
+        return self._began
+
+    def __iter__(self) -> "_LinesOfRecord":
+        return self
+
+    def __next__(self) -> str:
+        if self._size > LINE_LIMIT:  # csv itself looks at the size of single cells only, and keeps them all
+            raise csv.Error(_ENDLESS)
+        line = self._next()
+        self.record.append(line)
+        if isinstance(line, RowProblem):
+            raise line
+        self._size += len(line)
+        return line
+
+    def read_again_after(self, number: int) -> None:
+        self._again.extendleft(reversed(self.record[number - self._began + 1 :]))
+
+    def _next(self) -> str | RowProblem:
+        if self._again:
+            return self._again.popleft()
+        try:
+            return next(self._lines)
+        except RowProblem as fault:
+            return fault
+
+
+def _opening_line(lines: list[str], separator: str) -> int:
+    """Which of the lines of one record opened the quote that is open at their end."""
+    opened, quoted = 0, False
+    for index, line in enumerate(lines):
+        at = 0  # while not quoted: where a cell begins
+        while at >= 0:
+            if not quoted and line.startswith('"', at):
+                quoted, opened, at = True, index, at + 1
+            elif not quoted:
+                end = line.find(separator, at)
+                at = end + 1 if end >= 0 else -1
+            elif (end := line.find('"', at)) < 0:
+                at = -1
+            elif line.startswith('"', end + 1):
+                at = end + 2
+            elif line.startswith(separator, end + 1):
+                quoted, at = False, end + 2
+            else:
+                return opened  # the quote that made csv give up
+    return opened
 
 
 class JsonlRows:
@@ -203,30 +283,59 @@ def read_rows(format: str, lines: Lines, name: str) -> CsvRows | JsonlRows:
     raise ImportRefused(f"there is no format {format!r}; known are {', '.join(FORMATS)}")
 
 
-def _explained(fault: csv.Error, first_line: int, last_line: int) -> str:
+_ENDLESS = f"a row is longer than {LINE_LIMIT:,} characters"
+
+
+def _explained(fault: csv.Error, opened: int, last: int | None = None) -> str:
+    """`last` is the line where reading was given up, when that is not the line of the quote."""
     text = str(fault)
     if "unexpected end of data" in text:
-        return f"a quote opened in line {first_line} is never closed"
+        return f"a quote opened in line {opened} is never closed"
     if "field larger than field limit" in text:
-        swallowed = f" (a quote never closed? it ran to line {last_line})" if last_line > first_line else ""
-        return f"a cell is longer than {csv.field_size_limit():,} characters{swallowed}"
-    if "expected after" in text:
-        return "a quote inside a quoted cell is not doubled"
-    return text
+        text = f"a cell is longer than {csv.field_size_limit():,} characters"
+    elif "expected after" in text:
+        text = "a quote inside a quoted cell is not doubled"
+    return text if last is None else f"a quote opened in line {opened} is never closed, or in line {last} {text}"
 
 
 def _json_object(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text, parse_float=Decimal, parse_constant=_refuse_constant)
+        value = json.loads(
+            text,
+            parse_int=_integer,
+            parse_float=_decimal,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_members,
+        )
     except json.JSONDecodeError as fault:
         raise RowProblem(f"is not JSON: {fault.msg} at character {fault.pos + 1}", value=text.strip()) from None
     except RecursionError:
         raise RowProblem("is nested too deeply") from None
-    except ValueError as fault:  # an integer of more digits than Python converts
-        raise RowProblem(f"is not usable JSON: {fault}") from None
     if not isinstance(value, dict):
         raise RowProblem("is not a JSON object", value=text.strip())
     return value
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RowProblem("names a member twice", column=twice)
+    return members
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > LONGEST_NUMBER:
+        raise RowProblem("has a number of too many digits", value=digits)
+    return int(digits)
+
+
+def _decimal(digits: str) -> Decimal:
+    try:
+        return Decimal(digits)
+    except InvalidOperation:  # an exponent of twenty digits
+        raise RowProblem("has a number that is too large", value=digits) from None
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -64,13 +64,77 @@ def test_a_byte_of_another_encoding_is_a_problem_of_its_row() -> None:
     assert good == Row(2, 3, {"sku": "b", "title": "B"})
 
 
-def test_an_open_quote_does_not_swallow_the_file() -> None:
-    rest = "".join(f"{number},a title of some length to fill the cell\n" for number in range(10_000))
-    found = read(f'sku,title\na,"never closed\n{rest}'.encode())
-    assert isinstance(found[0], Problem)
-    assert "a quote never closed?" in found[0].reason
-    assert isinstance(found[-2], Row), "reading goes on behind it"
-    assert found[-1] == Row(len(found), 10_002, {"sku": "9999", "title": "a title of some length to fill the cell"})
+def good_rows(first: int, last: int) -> bytes:
+    return "".join(f"{number},a title of some length to fill the cell\n" for number in range(first, last + 1)).encode()
+
+
+def test_a_quote_that_is_never_closed_is_one_bad_row_and_swallows_no_good_one() -> None:
+    for rows in (3, 3000, 10_000):  # shorter and longer than a cell may be
+        found = read(b"sku,title\n" + good_rows(1, 100) + b'bad,"open\n' + good_rows(102, rows + 101))
+        assert len(found) == 101 + rows
+        problems = [row for row in found if isinstance(row, Problem)]
+        assert [(problem.row, problem.line) for problem in problems] == [(101, 102)]
+        assert "a quote opened in line 102 is never closed" in problems[0].reason
+        assert found[-1] == Row(len(found), len(found) + 1, {"sku": str(rows + 101), "title": found[0].values["title"]})  # type: ignore[union-attr]
+
+
+def test_a_quote_that_only_a_later_row_closes_swallows_no_good_one() -> None:
+    found = read(b"sku,title\n" + b'bad,"open\n' + good_rows(2, 50) + b'51,"One, two"\n' + good_rows(52, 60))
+    assert [row.row for row in found if isinstance(row, Problem)] == [1]
+    assert [row.values["sku"] for row in found if isinstance(row, Row)] == [str(number) for number in range(2, 61)]
+    assert "line 2 is never closed, or in line 52 a quote inside a quoted cell" in str(found[0])
+
+
+def test_reading_goes_on_behind_the_line_that_opened_the_quote_not_the_one_that_began_the_row() -> None:
+    rows = b'a,"two\nlines",x\nb,"two\nlines","open\n' + b"c,C,x\n" + b'd,"D ""D""","x"\n'
+    found = read(b"sku,title,subtitle\n" + rows)
+    assert [type(row) for row in found] == [Row, Problem, Row, Row]
+    assert isinstance(found[1], Problem)
+    assert (found[1].row, found[1].line) == (2, 4)
+    assert "opened in line 5" in found[1].reason
+    assert found[2] == Row(3, 6, {"sku": "c", "title": "C", "subtitle": "x"})
+    assert found[3] == Row(4, 7, {"sku": "d", "title": 'D "D"', "subtitle": "x"})
+
+
+def test_a_quote_that_runs_into_a_line_nobody_can_read_makes_two_bad_rows_of_two_bad_lines() -> None:
+    found = read(b'sku,title\na,"open\nb,B\nc,Bront\xeb\nd,D\n')
+    assert [(row.row, row.line) for row in found if isinstance(row, Problem)] == [(1, 2), (3, 4)]
+    assert [row.values["sku"] for row in found if isinstance(row, Row)] == ["b", "d"]
+
+
+def test_a_row_without_end_is_given_up_though_each_of_its_cells_is_short() -> None:
+    lines = Lines(io.BytesIO(b'sku,title\n1,"\n' + b'a","\n' * (LINE_LIMIT // 2)), "books.csv")
+    first = next(iter(read_rows("csv", lines, "books.csv")))
+    assert isinstance(first, Problem)
+    assert f"a row is longer than {LINE_LIMIT:,} characters" in first.reason
+    assert lines.bytes_read < 2 * LINE_LIMIT
+
+
+@given(
+    st.lists(
+        st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=4), min_size=3, max_size=3)
+    ),
+    st.integers(0, 5),
+)
+def test_what_was_written_is_read_around_a_row_that_opens_a_quote(rows: list[list[str]], place: int) -> None:
+    """Quotes of the rows behind it may close it: then that row is worse than it was, never the rows behind."""
+    text = io.StringIO()
+    writer = csv.writer(text, quoting=csv.QUOTE_MINIMAL)
+    writer.writerow(["sku", "title", "note"])
+    rows = [[f"s{number}", *row[1:]] for number, row in enumerate(rows)]
+    before, behind = (
+        rows[:place],
+        [
+            [cell.replace('"', "").replace("\r", "").replace("\n", "").replace(",", "") for cell in row]
+            for row in rows[place:]
+        ],
+    )
+    writer.writerows(before)
+    text.write('bad,"open\n')
+    writer.writerows(behind)
+    found = read(text.getvalue().encode())
+    assert [list(row.values.values()) for row in found if isinstance(row, Row)] == [*before, *behind]
+    assert [row.row for row in found if isinstance(row, Problem)] == [len(before) + 1]
 
 
 def test_a_quote_open_at_the_end_and_one_inside_a_cell_are_explained() -> None:
@@ -121,10 +185,21 @@ def test_a_bad_first_line_of_jsonl_does_not_end_the_file() -> None:
     assert good == Row(2, 2, {"sku": "b"})
 
 
-def test_json_that_would_hurt_is_a_problem_of_its_row() -> None:
-    deep, long = read(b"[" * 0 + b'{"a": ' + b"[" * 100_000 + b'}\n{"a": ' + b"9" * 5000 + b"}\n", "jsonl")
-    assert isinstance(deep, Problem)
-    assert isinstance(long, Problem)
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b'{"a": ' + b"[" * 100_000 + b"}", "is nested too deeply"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "has a number of too many digits"),
+        (b'{"a": 1e99999999999999999999}', "has a number that is too large"),
+        (b'{"sku": "a", "title": "A", "sku": "b"}', "names a member twice"),
+        (b'{"sku": "a", "prices": {"USD": 1, "USD": 2}}', "names a member twice"),
+    ],
+)
+def test_json_that_would_hurt_or_hide_something_is_a_problem_of_its_row(line: bytes, words: str) -> None:
+    bad, good = read(line + b'\n{"sku": "b"}\n', "jsonl")
+    assert isinstance(bad, Problem)
+    assert bad.reason == words
+    assert good == Row(2, 2, {"sku": "b"})
 
 
 @pytest.mark.parametrize(
