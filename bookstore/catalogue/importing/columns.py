@@ -31,6 +31,10 @@ class Columns:
             self._check_header(header, mapping)
             self._header_field = {column: self._fields.get(_plain(column), IGNORE) for column in header}
 
+    @property
+    def may_give_titles(self) -> bool:
+        return not self._header_field or "title" in {*self._header_field.values(), *self._defaults}
+
     def book(self, values: Mapping[str, Any]) -> tuple[Book, list[RowProblem]]:
         """The row's book and its warnings; `BadRow` with all its faults."""
         fields, columns = self._renamed(values)

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from bookstore.catalogue.folding import key
+from bookstore.catalogue.roles import makers
 from bookstore.catalogue.search import SearchText, search_text
 
 from .book import Book, Contributor, Price, Subject
@@ -127,10 +128,10 @@ def _new(book: Book) -> Write:
 
 def _reference(book: Book, title: str) -> str:
     """What groups editions when the feed does not: the same title by the same first author, however spelled."""
-    first_author = next((contributor.key for contributor in book.contributors if contributor.role == "A01"), None)
-    if first_author is None:
+    authors = makers(book.contributors)
+    if not authors:
         return f"book:{book.isbn13 or book.sku}"  # two nameless *Poems* are not one work
-    return f"title:{key(title)}/{first_author}"
+    return f"title:{key(title)}/{authors[0].key}"
 
 
 def _changed(book: Book, stored: StoredBook) -> Write | None:

@@ -6,9 +6,8 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -39,7 +38,7 @@ from .outcome import (
 from .plan import StoredBook, Write, book_meant, plan
 from .presets import preset_named
 from .seen import Seen
-from .sources import CsvRows, JsonlRows, Lines, format_of, read_rows
+from .sources import CsvRows, JsonlRows, Lines, Row, format_of, read_rows
 
 BATCH_ROWS = 1000
 BATCH_BYTES = 8 << 20  # of the file: a thousand rows of a megabyte each are too many at once
@@ -60,6 +59,7 @@ def import_books(
     mapping: Mapping[str, str] | None = None,
     defaults: Mapping[str, str] | None = None,
     dry_run: bool = False,
+    batch_rows: int = BATCH_ROWS,
     name: str | None = None,
     options: Mapping[str, object] | None = None,
     on_progress: ProgressListener | None = None,
@@ -75,6 +75,7 @@ def import_books(
     started = time.monotonic()
     known = preset_named(preset)
     name = shown(name or (source.name if isinstance(source, Path) else "stream"))
+    seen: Seen[Entry]
     with _opened(source) as file, Seen() as seen:
         lines = Lines(file, name)
         format = format or format_of(name)
@@ -87,7 +88,7 @@ def import_books(
             summary = ImportSummary(job=job, source=name, format=format, preset=preset, dry_run=dry_run)
             run = _Run(connection, seen, summary, on_problem)
             with _job_told(url, connection, summary):
-                for batch in _batches(rows, columns, lines, seen):
+                for batch in _batches(_looked_at(rows, columns, lines, seen), batch_rows):
                     run.store(batch)
                     if on_progress:
                         on_progress(Progress(lines.bytes_read, _size(file), summary.counts.rows))
@@ -112,61 +113,60 @@ class Entry(NamedTuple):
         return fault.at(self.row, self.line, severity)
 
 
-@dataclass
-class Batch:
-    entries: list[Entry] = field(default_factory=list)
-    settled: list[RowOutcome] = field(default_factory=list)  # rows whose fate needs no look at the catalogue
-
-    def halves(self) -> tuple[Batch, Batch]:
-        middle = len(self.entries) // 2
-        return Batch(self.entries[:middle], self.settled), Batch(self.entries[middle:])
-
-    def __len__(self) -> int:
-        return len(self.entries) + len(self.settled)
+Batch = list[Entry | RowOutcome]  # in order; an outcome is of a row whose fate needs no look at the catalogue
 
 
-def _batches(rows: CsvRows | JsonlRows, columns: Columns, lines: Lines, seen: Seen) -> Iterator[Batch]:
-    batch, begun_at = Batch(), 0
-    for row in rows:
-        if isinstance(row, Problem):
-            batch.settled.append(RowOutcome(row.row, "failed", (row,)))
-        else:
-            _sort_in(batch, row.number, row.line, row.values, columns, seen)
-        if len(batch) >= BATCH_ROWS or lines.bytes_read - begun_at >= BATCH_BYTES:
+def _batches(items: Iterable[tuple[Entry | RowOutcome | None, int]], batch_rows: int) -> Iterator[Batch]:
+    batch: Batch = []
+    begun_at = 0
+    for item, bytes_read in items:
+        if item is not None:
+            batch.append(item)
+        if len(batch) >= batch_rows or bytes_read - begun_at >= BATCH_BYTES:
             yield batch
-            batch, begun_at = Batch(), lines.bytes_read
-    if len(batch):
+            batch, begun_at = [], bytes_read
+    if batch:
         yield batch
 
 
-def _sort_in(batch: Batch, number: int, line: int, values: Mapping[str, object], columns: Columns, seen: Seen) -> None:
+def _looked_at(
+    rows: CsvRows | JsonlRows, columns: Columns, lines: Lines, seen: Seen[Entry]
+) -> Iterator[tuple[Entry | RowOutcome | None, int]]:
+    """What each row says by itself, and the bytes read for it; None for a row that comes again at the end.
+
+    Rows without a title come last: they can only speak of books that are there, and which are is known when every row
+    that makes one has had its turn. Else the first run would refuse such a row and the second take it, against the row
+    behind it that made the book.
+    """
+    last = columns.may_give_titles
+    for row in rows:
+        item = RowOutcome(row.row, "failed", (row,)) if isinstance(row, Problem) else _entry(row, columns)
+        if last and isinstance(item, Entry) and item.book.title is None:
+            seen.put_aside(item)
+            yield None, lines.bytes_read
+        else:
+            yield item, lines.bytes_read
+    for entry, taken in seen.what_was_put_aside():
+        yield entry, lines.bytes_read + taken
+
+
+def _entry(row: Row, columns: Columns) -> Entry | RowOutcome:
     try:
-        book, faults = columns.book(values)
+        book, faults = columns.book(row.values)
     except BadRow as bad:
-        issues = tuple(problem.at(number, line) for problem in bad.problems)
-        batch.settled.append(RowOutcome(number, "failed", issues))
-        return
-    warnings = tuple(fault.at(number, line, "warning") for fault in faults)
-    earlier = seen.claim(number, book)
-    if earlier is None:
-        batch.entries.append(Entry(number, line, book, warnings))
-        return
-    row, the_same = earlier
-    key = "isbn" if book.isbn13 else "sku"
-    fault = RowProblem(
-        f"the very same book as in row {row}" if the_same else f"row {row} has the same ISBN or SKU and says otherwise",
-        column=key,
-        value=book.isbn13 or book.sku,
-    )
-    issue = fault.at(number, line, "warning" if the_same else "error")
-    batch.settled.append(RowOutcome(number, "unchanged" if the_same else "failed", (*warnings, issue)))
+        return RowOutcome(row.number, "failed", tuple(problem.at(row.number, row.line) for problem in bad.problems))
+    return Entry(row.number, row.line, book, tuple(fault.at(row.number, row.line, "warning") for fault in faults))
 
 
 class _Run:
     """The batches of one import on one connection; each is one transaction, in a dry run one that is rolled back."""
 
     def __init__(
-        self, connection: extensions.connection, seen: Seen, summary: ImportSummary, on_problem: ProblemListener | None
+        self,
+        connection: extensions.connection,
+        seen: Seen[Entry],
+        summary: ImportSummary,
+        on_problem: ProblemListener | None,
     ) -> None:
         self._connection = connection
         self._seen = seen
@@ -176,6 +176,8 @@ class _Run:
 
     def store(self, batch: Batch) -> None:
         """Stores a batch; one that PostgreSQL refuses is halved until the row it refuses stands alone."""
+        if not batch:
+            return None
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 outcomes = self._attempt(batch)
@@ -198,58 +200,68 @@ class _Run:
 
     def _attempt(self, batch: Batch) -> list[RowOutcome]:
         """One transaction: look, decide, write, note in the job."""
-        with self._connection.cursor() as cursor:
+        with self._seen.provisionally(), self._connection.cursor() as cursor:
             cursor.execute(_BEGIN_BATCH, MERGE_LOCK)
-            outcomes, writes = self._planned(
-                batch.entries, stored_books(cursor, [entry.book for entry in batch.entries])
-            )
+            books = [item.book for item in batch if isinstance(item, Entry)]
+            outcomes, writes = self._planned(batch, stored_books(cursor, books))
             written = write_books(cursor, writes, reference=f"import {self._summary.job}") if writes else {}
             if self._summary.dry_run:
                 self._connection.rollback()
                 written = {}
-            outcomes = sorted([*batch.settled, *outcomes], key=lambda outcome: outcome.row)
             recorded = record_batch(cursor, self._summary.job, outcomes, written, most=MOST_ROWS - self._recorded)
             self._connection.commit()
         self._recorded += recorded
         return outcomes
 
-    def _planned(
-        self, entries: Sequence[Entry], stored: Sequence[StoredBook]
-    ) -> tuple[list[RowOutcome], list[tuple[int, Write]]]:
+    def _planned(self, batch: Batch, stored: Sequence[StoredBook]) -> tuple[list[RowOutcome], list[tuple[int, Write]]]:
         by_isbn = {book.facts.isbn13: book for book in stored if book.facts.isbn13}
         by_sku = {book.facts.sku: book for book in stored if book.facts.sku}
         outcomes: list[RowOutcome] = []
         writes: list[tuple[int, Write]] = []
-        for entry in entries:
-            found = (by_isbn.get(entry.book.isbn13 or ""), by_sku.get(entry.book.sku or ""))
-            try:
-                meant = book_meant(entry.book, *found)
-                if meant and (first := self._seen.claim_stored(entry.row, meant.id)) != entry.row:
-                    raise RowProblem(f"is the same book as row {first}, by its other number", column="sku")
-                write = plan(entry.book, *found)
-            except RowProblem as fault:
-                outcomes.append(RowOutcome(entry.row, "failed", (*entry.warnings, entry.problem(fault))))
+        for item in batch:
+            if isinstance(item, RowOutcome):
+                outcomes.append(item)
                 continue
-            status: Fate = "unchanged" if write is None else "updated" if meant else "created"
-            outcomes.append(RowOutcome(entry.row, status, _told(entry, meant)))
+            found = (by_isbn.get(item.book.isbn13 or ""), by_sku.get(item.book.sku or ""))
+            outcome, write = self._decided(item, *found)
+            outcomes.append(outcome)
             if write is not None:
-                writes.append((entry.row, write))
+                writes.append((item.row, write))
         return outcomes, writes
 
+    def _decided(
+        self, entry: Entry, by_isbn: StoredBook | None, by_sku: StoredBook | None
+    ) -> tuple[RowOutcome, Write | None]:
+        """A row's fate. Only one that is accepted claims its book: a bad row must not cost a good one its place."""
+        try:
+            if (earlier := self._seen.claimed(entry.book)) is not None:
+                return _again(entry, *earlier), None
+            meant = book_meant(entry.book, by_isbn, by_sku)
+            if meant and (first := self._seen.claimed_stored(meant.id)) is not None:
+                raise RowProblem(f"is the same book as row {first}, by its other number", column="sku")
+            write = plan(entry.book, by_isbn, by_sku)
+        except RowProblem as fault:
+            return RowOutcome(entry.row, "failed", (*entry.warnings, entry.problem(fault))), None
+        self._seen.claim(entry.row, entry.book, meant and meant.id)
+        status: Fate = "unchanged" if write is None else "updated" if meant else "created"
+        return RowOutcome(entry.row, status, _told(entry, meant)), write
+
     def _isolate(self, batch: Batch, fault: psycopg2.Error) -> None:
-        if len(batch.entries) > 1:
-            for half in batch.halves():
-                self.store(half)
+        entries = [item for item in batch if isinstance(item, Entry)]
+        if len(batch) > 1 and entries:
+            middle = len(batch) // 2
+            self.store(batch[:middle])
+            self.store(batch[middle:])
             return
-        if not batch.entries:
+        if not entries:
             raise fault  # it is no row's fault
-        [entry] = batch.entries
+        [entry] = entries
         refusal = entry.problem(RowProblem(f"PostgreSQL refuses it: {_sentence(fault)}"))
-        self.store(Batch([], [*batch.settled, RowOutcome(entry.row, "failed", (*entry.warnings, refusal))]))
+        self.store([RowOutcome(entry.row, "failed", (*entry.warnings, refusal))])
 
     def _tell(self, batch: Batch, outcomes: Sequence[RowOutcome]) -> None:
         failed = {outcome.row for outcome in outcomes if outcome.status == "failed"}
-        good = [entry.book for entry in batch.entries if entry.row not in failed]
+        good = [item.book for item in batch if isinstance(item, Entry) and item.row not in failed]
         self._seen.note_authors(good)
         self._summary.with_isbn += sum(book.isbn13 is not None for book in good)
         for outcome in outcomes:
@@ -260,6 +272,18 @@ class _Run:
                     self._summary.problems.append(issue)
                 if self._on_problem:
                     self._on_problem(issue)
+
+
+def _again(entry: Entry, first: int, the_same: bool) -> RowOutcome:
+    fault = RowProblem(
+        f"the very same book as in row {first}"
+        if the_same
+        else f"row {first} has the same ISBN or SKU and says otherwise",
+        column="isbn" if entry.book.isbn13 else "sku",
+        value=entry.book.isbn13 or entry.book.sku,
+    )
+    issue = entry.problem(fault, "warning" if the_same else "error")
+    return RowOutcome(entry.row, "unchanged" if the_same else "failed", (*entry.warnings, issue))
 
 
 def _told(entry: Entry, meant: StoredBook | None) -> tuple[Problem, ...]:

@@ -260,6 +260,63 @@ def test_a_row_that_only_postgresql_refuses_is_found_and_left_out(database_url: 
     assert dry.problems == summary.problems
 
 
+@pytest.mark.parametrize("batch_rows", [1, 2, 1000])
+def test_a_bad_row_takes_no_good_one_with_it(database_url: str, batch_rows: int) -> None:
+    isbn = "9780306406157"
+    stored = {"isbn": "9780140449112", "sku": "taken", "title": "Was There Before"}
+    run(database_url, stored)
+    rows = [
+        {"isbn": isbn, "publisher": "Of the bad row"},  # new, and no title
+        {"isbn": isbn, "title": "A Good New Book", "publisher": "Of the good row"},
+        {"isbn": isbn, "title": "Says Otherwise"},
+        {"isbn": "9781402894626", "sku": "taken", "title": "Another's SKU"},
+        {"isbn": "9781402894626", "title": "Nobody's Rival"},
+        {"isbn": stored["isbn"], "sku": "another", "title": "Another SKU"},
+        {"sku": "another", "title": "A Free SKU"},
+        {"sku": "nowhere", "language": "en"},
+        {"sku": "nowhere", "language": "en"},
+    ]
+    dry = run(database_url, *rows, dry_run=True, batch_rows=batch_rows)
+    summary = run(database_url, *rows, batch_rows=batch_rows)
+    assert counts(dry) == counts(summary) == (3, 0, 0, 6)
+    assert sorted(problem.row for problem in summary.problems) == [1, 3, 4, 6, 8, 9]
+    assert {book["title"] for book in contents(database_url).values()} == {
+        "Was There Before", "A Good New Book", "Nobody's Rival", "A Free SKU",
+    }  # fmt: skip
+    before = marks(database_url)
+    again = run(database_url, *rows, batch_rows=batch_rows)
+    assert counts(again) == (0, 0, 3, 6)
+    assert marks(database_url) == before, "the row that was refused the first time does not undo the good one now"
+
+
+def test_a_row_that_postgresql_refuses_leaves_its_isbn_to_a_good_one_and_is_counted_once(database_url: str) -> None:
+    query(database_url, "ALTER TABLE books ADD CONSTRAINT no_curses CHECK (title <> 'Abracadabra')")
+    rows = [
+        {"sku": "a", "title": "Bad", "language": "!"},
+        {"sku": "b", "title": "Abracadabra"},
+        {"sku": "b", "title": "Good"},
+        {"sku": "c", "title": "Bad too", "language": "!"},
+        {"sku": "d", "title": "Good too"},
+    ]
+    dry, summary = run(database_url, *rows, dry_run=True), run(database_url, *rows)
+    assert counts(dry) == counts(summary) == (2, 0, 0, 3)
+    assert [problem.row for problem in summary.problems] == [1, 2, 4]
+    assert {book["title"] for book in contents(database_url).values()} == {"Good", "Good too"}
+
+
+def test_a_feed_of_prices_needs_no_titles_whatever_its_length(database_url: str) -> None:
+    books = many_books(250)
+    run(database_url, *books)
+    prices = [{"sku": book["sku"], "prices": "USD 1.50"} for book in books]
+    content = "".join(json.dumps(row) + "\n" for row in prices).encode()
+    seen: list[Progress] = []
+    summary = import_books(
+        database_url, BytesIO(content), format="jsonl", batch_rows=100, on_progress=seen.append, name="prices"
+    )
+    assert counts(summary) == (0, 250, 0, 0)
+    assert counts(run(database_url, *prices)) == (0, 0, 250, 0)
+
+
 def test_the_import_is_remembered_with_the_rows_that_had_something_to_say(database_url: str) -> None:
     bad = {**SAPPHO, "language": "x\x01"}
     summary = run(database_url, HOMER, bad, {**HOMER, "sku": "h2", "stock": "\0"}, HOMER, defaults={"language": "en"})

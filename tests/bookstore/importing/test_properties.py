@@ -19,7 +19,7 @@ _row = st.fixed_dictionaries(
     {
         "isbn": st.sampled_from(["", "9780306406157", "0306406152", "9780140449112", "9780306406158"]),
         "sku": st.sampled_from(["", "a", "b", "c", "ｃ"]),
-        "title": st.sampled_from(["Title", "TITLE", "Other"]) | _text,
+        "title": st.sampled_from(["Title", "TITLE", "Other", ""]) | _text,
     },
     optional={
         "work": st.sampled_from(["", "w1", "w2"]),
@@ -44,33 +44,46 @@ _row = st.fixed_dictionaries(
 _rows = st.lists(_row, max_size=8)
 
 
-def run(url: str, rows: list[dict[str, str]], format: str, *, dry_run: bool = False) -> tuple[Any, ...]:
+def run(
+    url: str, rows: list[dict[str, str]], format: str, batch_rows: int, *, dry_run: bool = False
+) -> tuple[Any, ...]:
     """What the import said, but for the job's number and the time it took."""
     problems: list[Problem] = []
     content = csv_bytes(rows) if format == "csv" else b"".join(json.dumps(row).encode() + b"\n" for row in rows)
     summary: ImportSummary = import_books(
-        url, BytesIO(content), format=format, name="rows", dry_run=dry_run, on_problem=problems.append
+        url,
+        BytesIO(content),
+        format=format,
+        name="rows",
+        dry_run=dry_run,
+        batch_rows=batch_rows,
+        on_problem=problems.append,
     )
     assert len(problems) == summary.problem_count
     return summary.counts, summary.with_isbn, summary.author_names, summary.author_people, problems
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(before=_rows.filter(bool), rows=_rows.filter(bool), format=st.sampled_from(["csv", "jsonl"]))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(
+    before=_rows.filter(bool),
+    rows=_rows.filter(bool),
+    format=st.sampled_from(["csv", "jsonl"]),
+    batch_rows=st.sampled_from([1, 2, 3, 1000]),
+)
 def test_a_dry_run_predicts_the_run_and_a_second_run_writes_nothing(
-    module_database_url: str, before: list[dict[str, str]], rows: list[dict[str, str]], format: str
+    module_database_url: str, before: list[dict[str, str]], rows: list[dict[str, str]], format: str, batch_rows: int
 ) -> None:
     url = module_database_url
     empty(url)
-    run(url, before, format)
+    run(url, before, format, 1000)
 
     held = contents(url), vocabulary(url)
-    predicted = run(url, rows, format, dry_run=True)
+    predicted = run(url, rows, format, batch_rows, dry_run=True)
     assert (contents(url), vocabulary(url)) == held
 
-    assert run(url, rows, format) == predicted
+    assert run(url, rows, format, batch_rows) == predicted
     written = marks(url)
-    counts, *_ = run(url, rows, format)
+    counts, *_ = run(url, rows, format, 1000)
     assert (counts.created, counts.updated) == (0, 0)
     assert counts.failed == predicted[0].failed
     assert marks(url) == written
