@@ -22,6 +22,10 @@ from .outcome import RowProblem
 LARGEST_COUNT = 2**31 - 1
 MOST_NAMES = 1000
 
+# Controls but for those that are white space, and the overrides and isolates of writing direction. The marks of
+# direction (U+200E, U+200F) and the joiners stay: Persian and Hindi are spelt with them.
+_STEERING = re.compile("[\x01-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069]")
+
 _ROLE_WORDS = {field.removesuffix("s"): role for field, role in ROLES.items()}
 
 
@@ -131,7 +135,8 @@ def parse_book(values: Mapping[str, Any]) -> Book:
 
 
 def clean(value: Any) -> str:
-    """Text in one canonical form: no stray spaces, composed characters; refuses what PostgreSQL cannot store."""
+    """Text in one canonical form: no stray spaces, composed characters, nothing that would steer a terminal or turn
+    round what stands beside it; refuses what PostgreSQL cannot store."""
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         raise RowProblem("is not text", value=value)
     text = str(value)
@@ -141,6 +146,8 @@ def clean(value: Any) -> str:
             raise RowProblem("has half a character (a lone surrogate)")
     if "\0" in text:
         raise RowProblem("has a NUL byte")
+    if not text.isprintable():
+        text = _STEERING.sub("", text)
     return " ".join(text.split())
 
 

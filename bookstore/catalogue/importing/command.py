@@ -30,7 +30,7 @@ def import_command(
         typer.Option("--set", metavar="FIELD=VALUE", help="Fills what a row lacks. Repeatable."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would happen, row by row, and change nothing.")
+        bool, typer.Option("--dry-run", help="Say what would happen, row by row, and leave the catalogue as it is.")
     ] = False,
     errors: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every bad row and warning to this CSV file.")
@@ -52,13 +52,14 @@ def import_command(
     settings = load_settings()
     url = settings.database_url.get_secret_value()
     name = "standard input" if file == "-" else Path(file).name
+    source = sys.stdin.buffer if file == "-" else Path(file)
     try:
         if file == "-" and format is None:
             raise ImportRefused("standard input has no name that tells its format: --format csv or --format jsonl")
-        with errors_file(errors) as on_problem, progress_bar(people, name) as on_progress:
+        with errors_file(errors, source) as on_problem, progress_bar(people, name) as on_progress:
             summary = import_books(
                 url,
-                sys.stdin.buffer if file == "-" else Path(file),
+                source,
                 format=format,
                 preset=preset,
                 mapping=pairs(map or (), "--map"),

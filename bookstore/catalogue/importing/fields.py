@@ -8,6 +8,7 @@ FIELDS = {
     "title": "title, without the subtitle and the series",
     "subtitle": "subtitle",
     "authors": "names, separated by ;",
+    "compilers": "names, separated by ;   authors, too: of fairy tales, of an epic put together",
     "editors": "names, separated by ;",
     "translators": "names, separated by ;",
     "illustrators": "names, separated by ;",
@@ -28,7 +29,14 @@ FIELDS = {
     "rating": "readers' average, 0 to 5",
     "rating_count": "how many readers rated",
 }
-ROLES = {"authors": "A01", "editors": "B01", "translators": "B06", "illustrators": "A12", "narrators": "E07"}
+ROLES = {
+    "authors": "A01",
+    "compilers": "C01",
+    "editors": "B01",
+    "translators": "B06",
+    "illustrators": "A12",
+    "narrators": "E07",
+}
 FORMATS = {
     "hardback": "BB",
     "hardcover": "BB",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from .outcome import ImportRefused, ImportSummary, Problem, ProblemListener, ProgressListener
+from .outcome import ImportInterrupted, ImportRefused, ImportSummary, Problem, ProblemListener, ProgressListener
 from .outcome import Progress as Seen
 
 SHOWN_ROWS = 10
@@ -38,7 +41,9 @@ def show(summary: ImportSummary, console: Console) -> None:
     table.add_row("time", f"{summary.seconds:.1f} s", f"{summary.rows_per_second:,.0f} rows/s")
     console.print(table)
     if summary.dry_run:
-        console.print("A dry run: nothing was changed.")
+        console.print(
+            Text(f"A dry run: the catalogue was not changed. What it found is remembered as job {summary.job}.")
+        )
 
 
 def show_problems(summary: ImportSummary, console: Console, errors: Path | None) -> None:
@@ -84,24 +89,63 @@ def progress_bar(console: Console, name: str) -> Iterator[ProgressListener | Non
 
 
 @contextmanager
-def errors_file(path: Path | None) -> Iterator[ProblemListener | None]:
-    """A CSV of every problem, written as they are found."""
+def errors_file(path: Path | None, source: Path | BinaryIO) -> Iterator[ProblemListener | None]:
+    """A CSV of every problem, written as they are found. It takes its name when the import was no nonsense; until then
+    an older file of that name stays as it is."""
     if path is None:
         yield None
         return
+    if _is_source(path, source):
+        raise ImportRefused(f"--errors {path} is the very file that is imported; name another")
+    replaced = path.is_file() or not path.exists()  # /dev/stdout and pipes are written as they are
+    path = path.resolve() if replaced else path  # what a symbolic link names is replaced, not the link
+    part = path.with_name(f".{path.name[:200]}.{os.getpid()}.part") if replaced else path
     try:
-        file = path.open("w", encoding="utf-8", newline="", errors="backslashreplace")
+        file = part.open("w", encoding="utf-8", newline="", errors="backslashreplace")
     except OSError as fault:
         raise ImportRefused(f"--errors {path} cannot be written: {fault.strerror}") from None
-    with file:
-        writer = csv.writer(file)
-        writer.writerow(["row", "line", "severity", "column", "value", "reason"])
+    try:
+        with file:
+            yield _written(file, path)
+    except ImportRefused:
+        _take_back(part, replaced)
+        raise
+    except BaseException:  # cut off: what was found until then is worth keeping
+        _take_place(part, path, replaced)
+        raise
+    _take_place(part, path, replaced)
 
-        def write(problem: Problem) -> None:
-            values = (problem.column or "", problem.value or "", problem.reason)
+
+def _written(file: TextIO, path: Path) -> ProblemListener:
+    writer = csv.writer(file)
+    writer.writerow(["row", "line", "severity", "column", "value", "reason"])
+
+    def write(problem: Problem) -> None:
+        values = (problem.column or "", problem.value or "", problem.reason)
+        try:
             writer.writerow([problem.row, problem.line, problem.severity, *map(_harmless, values)])
+        except OSError as fault:
+            raise ImportInterrupted(f"--errors {path} cannot be written any further: {fault.strerror}") from fault
 
-        yield write
+    return write
+
+
+def _is_source(path: Path, source: Path | BinaryIO) -> bool:
+    try:
+        read = source.stat() if isinstance(source, Path) else os.fstat(source.fileno())
+        return stat.S_ISREG(read.st_mode) and os.path.samestat(read, path.stat())
+    except (OSError, ValueError):  # one of them is not there, or no file at all
+        return False
+
+
+def _take_place(part: Path, path: Path, replaced: bool) -> None:
+    if replaced:
+        part.replace(path)
+
+
+def _take_back(part: Path, replaced: bool) -> None:
+    if replaced:
+        part.unlink(missing_ok=True)
 
 
 def _short(text: str) -> str:

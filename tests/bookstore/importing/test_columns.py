@@ -170,6 +170,19 @@ def test_all_faults_of_a_row_are_told_at_once() -> None:
     assert [problem.column for problem in problems(isbn="1", stock="x", language="?")] == ["isbn", "language", "stock"]
 
 
+def test_what_would_steer_a_terminal_or_turn_text_round_is_left_out() -> None:
+    found = book(
+        sku="a", title="\x1b[31mRed\x07\x1b[0m \u202eesrever\u202c\x9b1m", authors="Ann\u2066\u200dBo\x7f; C\x85D"
+    )
+    assert found.title == "[31mRed[0m esrever1m"
+    assert [person.name for person in found.contributors] == ["Ann\u200dBo", "C D"]
+
+
+def test_compilers_are_a_column_of_their_own() -> None:
+    found = book(sku="a", title="Kalevala", compilers="Elias Lönnrot")
+    assert [(person.role, person.name) for person in found.contributors] == [("C01", "Elias Lönnrot")]
+
+
 def test_a_row_without_natural_key_is_refused() -> None:
     with pytest.raises(BadRow, match="needs an ISBN or a SKU"):
         columns().book({"title": "T"})

@@ -69,8 +69,11 @@ def test_the_summary_is_json_for_machines(command: Command, good: Path) -> None:
     assert json.loads(command(good, "--json").stdout)["created"] == 3
 
 
-def test_a_dry_run_says_that_nothing_was_changed(command: Command, good: Path, database_url: str) -> None:
-    assert "nothing was changed" in command(good, "--dry-run").stdout
+def test_a_dry_run_says_what_it_leaves_behind(command: Command, good: Path, database_url: str) -> None:
+    said = " ".join(command(good, "--dry-run").stdout.split())
+    [(job, dry_run, status)] = query(database_url, "SELECT id, dry_run, status FROM import_jobs")
+    assert (dry_run, status) == (True, "finished")
+    assert f"the catalogue was not changed. What it found is remembered as job {job}." in said
     assert contents(database_url) == {}
 
 
@@ -88,6 +91,49 @@ def test_bad_rows_are_shown_a_few_and_written_all_and_the_status_is_one(
     assert lines[0] == "row,line,severity,column,value,reason"
     assert len(lines) == 16
     assert lines[1].startswith("4,5,error,language,'=english,"), "no spreadsheet runs what a feed says"
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+@pytest.mark.parametrize("name", ["mixed.csv", "hard.csv", "soft.csv"])
+def test_the_file_that_is_imported_is_never_written_over(
+    start: Callable[..., subprocess.Popen[bytes]], mixed: Path, more: list[str], name: str
+) -> None:
+    (mixed.parent / "hard.csv").hardlink_to(mixed)
+    (mixed.parent / "soft.csv").symlink_to(mixed)
+    before = mixed.read_bytes()
+    named = start(mixed, "--errors", mixed.with_name(name), *more, stderr=subprocess.PIPE)
+    with mixed.open("rb") as file:
+        piped = start(
+            "-", "--format", "csv", "--errors", mixed.with_name(name), *more, stdin=file, stderr=subprocess.PIPE
+        )
+    for process in (named, piped):
+        assert b"is the very file that is imported" in process.communicate()[1]
+        assert process.returncode == 2
+    assert mixed.read_bytes() == before
+
+
+def test_an_older_errors_file_stays_until_there_is_a_newer_one(
+    command: Command, good: Path, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = tmp_path / "errors.csv"
+    errors.write_text("from last time")
+    assert command(good, "--errors", errors, "--preset", "goodbooks").exit_code == 2
+    assert command(tmp_path / "absent.csv", "--errors", errors).exit_code == 2
+    assert errors.read_text() == "from last time"
+    link = tmp_path / "link.csv"
+    link.symlink_to(errors)
+    assert command(mixed, "--errors", link).exit_code == 1
+    assert link.is_symlink()
+    assert len(errors.read_text().splitlines()) == 16
+    assert command(good, "--errors", errors).exit_code == 0
+    assert errors.read_text() == "row,line,severity,column,value,reason\n"
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
+
+
+def test_an_errors_file_may_be_a_pipe(start: Callable[..., subprocess.Popen[bytes]], mixed: Path) -> None:
+    process = start(mixed, "--errors", "/dev/stdout", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert b"row,line,severity,column,value,reason" in process.communicate()[0]
+    assert Path("/dev/stdout").is_symlink()
 
 
 def test_standard_input_is_a_file_too(command: Command) -> None:
