@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -127,11 +128,17 @@ def turn_pages(
 
 
 def wants_total(request: web.Request) -> bool:
-    """`Prefer: return=total-count` (RFC 7240)."""
-    prefer = ",".join(request.headers.getall("Prefer", []))
-    return any(part.strip().replace(" ", "").lower() == "return=total-count" for part in prefer.split(","))
+    """`Prefer: return=total-count`, in any form of RFC 7240; of one preference given twice the first counts."""
+    for preference in _LISTED.findall(",".join(request.headers.getall("Prefer", []))):
+        found = _PREFERENCE.match(preference)
+        if found is not None and found[1].lower() == "return":
+            value = found[2] or ""
+            return (re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value).lower() == "total-count"
+    return False
 
 
+_LISTED = re.compile(r"""(?:[^,"]|"(?:[^"\\]|\\.)*"?)+""")  # a comma in quotes separates nothing
+_PREFERENCE = re.compile(r"""\s*([^\s=;"]+)\s*(?:=\s*("(?:[^"\\]|\\.)*"|[^\s;"]*))?\s*(?:;|$)""")
 _SIGNATURE_BYTES = 12
 
 

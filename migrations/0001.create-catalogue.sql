@@ -4,9 +4,10 @@
 -- Text that is compared, sorted or searched is folded by the application (bookstore/catalogue/folding.py) and stored
 -- beside what people see, in COLLATE "C": the order of pages must not change with the server's locale.
 
+-- 979-0 is the ISMN's: sheet music, not books.
 -- NB: CASE, because AND promises no order and the casts would fail on anything but digits.
 CREATE FUNCTION isbn13_is_valid(isbn text) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
-    SELECT CASE WHEN isbn ~ '^97[89][0-9]{10}$' THEN (
+    SELECT CASE WHEN isbn ~ '^97(8[0-9]|9[1-9])[0-9]{9}$' THEN (
           substr(isbn, 1, 1)::int + substr(isbn, 2, 1)::int * 3 + substr(isbn, 3, 1)::int + substr(isbn, 4, 1)::int * 3
         + substr(isbn, 5, 1)::int + substr(isbn, 6, 1)::int * 3 + substr(isbn, 7, 1)::int + substr(isbn, 8, 1)::int * 3
         + substr(isbn, 9, 1)::int + substr(isbn, 10, 1)::int * 3 + substr(isbn, 11, 1)::int
@@ -91,6 +92,7 @@ CREATE INDEX books_by_format ON books (format, sort_title, id) WHERE archived_at
 CREATE INDEX books_of_a_work ON books (work_id);
 CREATE INDEX books_of_a_series ON books (series_id);
 CREATE INDEX books_of_a_publisher ON books (publisher_id);
+CREATE INDEX books_by_sku_in_any_case ON books (lower(sku COLLATE "C"));     -- people type it as they like
 CREATE INDEX books_by_words ON books USING gin (search);
 
 CREATE TABLE contributors (

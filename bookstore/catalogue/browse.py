@@ -71,10 +71,9 @@ async def browse(database: Database, connection: Connection, wanted: BookQuery, 
     return Browsed(rows, reading, shelf)
 
 
-async def count(connection: Connection, shelf: Shelf) -> tuple[int, bool]:
-    """How many books there are, counted up to the cap, and whether there are more."""
-    sql = queries.COUNT.format(found=shelf.found)
-    counted = int(await connection.fetch_value(sql, {**shelf.params, "cap": TOTAL_CAP + 1}))
+async def count(connection: Connection, found: str, params: dict[str, Any]) -> tuple[int, bool]:
+    """How many rows `found` has, counted up to the cap, and whether there are more."""
+    counted = int(await connection.fetch_value(queries.COUNT.format(found=found), {**params, "cap": TOTAL_CAP + 1}))
     return min(counted, TOTAL_CAP), counted > TOTAL_CAP
 
 
@@ -196,9 +195,12 @@ def _author(author: str) -> dict[str, Any]:
 
 
 def _subject(subject: str) -> dict[str, Any]:
-    scheme, _, code = subject.partition(":")
+    scheme, _, code = (part.strip() for part in subject.partition(":"))
+    scheme = scheme.lower()
     if code and scheme == "thema":
         return {"thema": code.upper()}
-    if code and scheme in ("bisac", "keyword"):
-        return {"subject_code": code.upper() if scheme == "bisac" else code, "subject_scheme": scheme}
-    return {"subject": key(subject)}
+    if code and scheme == "bisac":
+        return {"subject_scheme": scheme, "subject_code": code.upper()}
+    if code and scheme == "keyword":
+        return {"subject_scheme": scheme, "subject_code": key(code)}
+    return {"subject": key(subject), "subject_as_code": subject.upper()}

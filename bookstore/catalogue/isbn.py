@@ -10,10 +10,11 @@ from stdnum.util import clean
 def normalise_isbn(text: str) -> str | None:
     """The ISBN-13 of an ISBN-10 or ISBN-13, with or without hyphens and spaces; None when it is neither.
 
-    Nine digits are not completed here, though stdnum would: a feed that lost its leading zeros knows that it did.
+    Nine digits are not completed here, though stdnum would: a feed that lost its leading zeros knows that it did. And
+    979-0, which stdnum takes, is no ISBN but the ISMN of sheet music.
     """
     compact = clean(text, " -").strip().upper()
-    if len(compact) not in (10, 13) or not compact.isascii():
+    if len(compact) not in (10, 13) or not compact.isascii() or (len(compact) == 13 and compact.startswith("9790")):
         return None
     try:
         return str(_stdnum.validate(compact, convert=True))

@@ -70,7 +70,7 @@ class BookQuery(PageQuery):
     subject: str | None = Field(
         None,
         max_length=300,
-        description="`thema:FBA` (and all below it), `bisac:FIC000000`, or a heading",
+        description="`thema:FBA` (and all below it), `bisac:FIC000000`, `keyword:poetry`, or a heading; in any case",
     )
     language: str | None = Field(
         None, pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*$", max_length=35, description="ISO 639 or a language tag"
@@ -190,7 +190,9 @@ class Work(BaseModel):
 
     id: Id
     title: str
-    contributors: list[Contributor] = Field(description="Who made the work itself, whatever the edition")
+    contributors: list[Contributor] = Field(
+        description="Who made the work itself, whatever the edition: authors and compilers, else editors"
+    )
     editions: list[Book] = Field(description="The newest first, at most 100")
 
 

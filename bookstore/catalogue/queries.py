@@ -7,6 +7,8 @@ Questions are put together from the constants of this package only; what comes f
 
 from __future__ import annotations
 
+from bookstore.catalogue.roles import IS_AUTHOR
+
 # Everything a book is shown with, in one question however many books: `b` is `books`.
 SHOWN_BOOK = """
     b.id, b.work_id, b.isbn13, b.sku, b.title, b.subtitle, b.series_number, b.format, b.availability, b.language,
@@ -31,13 +33,13 @@ BOOK_BY_ISBN = f"SELECT {SHOWN_BOOK} FROM books b WHERE b.isbn13 = %(isbn)s AND 
 # The books of the shop among up to a hundred ISBN-13s.
 BOOKS_BY_ISBNS = f"SELECT {SHOWN_BOOK} FROM books b WHERE b.isbn13 = ANY(%(isbns)s) AND b.archived_at IS NULL"
 
-# A work, and who made it: those who contributed as author (ONIX A…) to any edition, first mentioned first.
-WORK_BY_ID = """
+# A work, and who made it: the authors of any of its editions, first mentioned first.
+WORK_BY_ID = f"""
     SELECT w.id, w.title, (
         SELECT json_agg(json_build_array(id, name, role) ORDER BY place, id) FROM (
             SELECT c.id, c.name, bc.role, min(bc.position) AS place
             FROM books b JOIN book_contributors bc ON bc.book_id = b.id JOIN contributors c ON c.id = bc.contributor_id
-            WHERE b.work_id = w.id AND b.archived_at IS NULL AND bc.role LIKE 'A%%'
+            WHERE b.work_id = w.id AND b.archived_at IS NULL AND {IS_AUTHOR}
             GROUP BY c.id, c.name, bc.role
         ) AS makers
     ) AS contributors
@@ -59,11 +61,11 @@ _BOOKS_OF_CONTRIBUTOR = """(
 # One contributor, author or not.
 AUTHOR_BY_ID = f"SELECT c.id, c.name, {_BOOKS_OF_CONTRIBUTOR} AS books FROM contributors c WHERE c.id = %(id)s"
 
-# The authors (ONIX A…) of the books in the shop, by name.
-AUTHORS = """
+# The authors of the books in the shop, by name.
+AUTHORS = f"""
     SELECT c.id, c.sort_key AS key FROM contributors c WHERE EXISTS (
         SELECT FROM book_contributors bc JOIN books b ON b.id = bc.book_id
-        WHERE bc.contributor_id = c.id AND bc.role LIKE 'A%%' AND b.archived_at IS NULL)
+        WHERE bc.contributor_id = c.id AND b.archived_at IS NULL AND {IS_AUTHOR})
 """
 
 # A page of authors as they are shown.
@@ -100,16 +102,16 @@ SHOWN_BOOKS = f"SELECT page.key, {SHOWN_BOOK} FROM ({{page}}) AS page JOIN books
 # What narrows a list of books, by the name of its parameter.
 FILTERS = {
     "author_id": "b.id IN (SELECT bc.book_id FROM book_contributors bc"
-    " WHERE bc.contributor_id = %(author_id)s AND bc.role LIKE 'A%%')",
+    f" WHERE bc.contributor_id = %(author_id)s AND {IS_AUTHOR})",
     "author": "b.id IN (SELECT bc.book_id FROM book_contributors bc JOIN contributors c ON c.id = bc.contributor_id"
-    " WHERE c.words @@ plainto_tsquery('pg_catalog.simple', %(author)s) AND bc.role LIKE 'A%%')",
+    f" WHERE c.words @@ plainto_tsquery('pg_catalog.simple', %(author)s) AND {IS_AUTHOR})",
     # Thema codes say where they belong: FBA is below FB is below F.
     "thema": "b.id IN (SELECT bs.book_id FROM book_subjects bs JOIN subjects s ON s.id = bs.subject_id"
     " WHERE s.scheme = 'thema' AND starts_with(s.code, %(thema)s))",
     "subject_code": "b.id IN (SELECT bs.book_id FROM book_subjects bs JOIN subjects s ON s.id = bs.subject_id"
     " WHERE s.scheme = %(subject_scheme)s AND s.code = %(subject_code)s)",
     "subject": "b.id IN (SELECT bs.book_id FROM book_subjects bs JOIN subjects s ON s.id = bs.subject_id"
-    " WHERE s.heading_key = %(subject)s OR s.code = upper(%(subject)s))",
+    " WHERE s.heading_key = %(subject)s OR s.code = %(subject_as_code)s)",
     "language": "b.language = %(language)s",
     "format": "b.format = %(format)s",
     "currency": "p.currency = %(currency)s",
@@ -138,7 +140,12 @@ BOOKS = "FROM books b WHERE b.archived_at IS NULL"
 BOOKS_WITH_PRICE = "FROM books b JOIN prices p ON p.book_id = b.id WHERE b.archived_at IS NULL"
 
 # How many there are, as far as it is worth counting.
-COUNT = "SELECT count(*) FROM (SELECT {found} LIMIT %(cap)s) AS counted"
+COUNT = "SELECT count(*) FROM ({found} LIMIT %(cap)s) AS counted"
+
+# The whole catalogue in three numbers: for the banner.
+CENSUS = f"""
+    SELECT (SELECT count(*) FROM books), (SELECT count(*) FROM works), (SELECT count(*) FROM ({AUTHORS}) AS authors)
+"""
 
 # Every word of the catalogue's vocabulary worth comparing with, the common ones first.
 VOCABULARY = "SELECT word, books FROM search_words ORDER BY books DESC, word LIMIT 50000"
@@ -183,10 +190,26 @@ SUGGEST_AUTHORS = f"""
     ) AS found WHERE books > 0 ORDER BY books DESC, sort_key, id LIMIT 8
 """
 
-# … and the words the last one may become.
+# … and the words the last one may become, common ones first: those that find a book …
 SUGGEST_WORDS = """
-    SELECT word AS text FROM search_words WHERE word > %(last)s AND word < %(last_end)s
-    ORDER BY books DESC, word LIMIT 8
+    SELECT w.word AS text FROM (
+        SELECT word, books FROM search_words WHERE word > %(last)s AND word < %(last_end)s
+        ORDER BY books DESC, word LIMIT 24
+    ) AS w
+    WHERE EXISTS (SELECT FROM books b WHERE b.archived_at IS NULL
+        AND b.search @@ plainto_tsquery('pg_catalog.simple', w.word))
+    ORDER BY w.books DESC, w.word LIMIT 8
+"""
+
+# … and after other words those that stand beside them in a book. Looking among the common words first would cost a
+# search for each, and miss the rare one that is meant.
+SUGGEST_WORDS_BESIDE = """
+    SELECT w.word AS text FROM (
+        SELECT search FROM books
+        WHERE archived_at IS NULL AND search @@ to_tsquery('pg_catalog.simple', %(unfinished)s) LIMIT 200
+    ) AS found, unnest(tsvector_to_array(found.search)) AS lexeme JOIN search_words w ON w.word = lexeme COLLATE "C"
+    WHERE w.word > %(last)s AND w.word < %(last_end)s
+    GROUP BY w.word ORDER BY count(*) DESC, w.word LIMIT 8
 """
 
 

@@ -45,6 +45,7 @@ routes = Routes(tags=["catalogue"])
 
 _ETAG = {"ETag": "The version; send it as `If-None-Match` to get 304 while it holds"}
 _LINK = {"Link": "RFC 8288: the next and the previous page"}
+_PREFER = {"Prefer": "`return=total-count` adds `total`, counted up to 10,000"}
 
 
 @routes.get(
@@ -53,7 +54,7 @@ _LINK = {"Link": "RFC 8288: the next and the previous page"}
     answers=BookPage,
     errors=[InvalidCursor],
     cached=True,
-    takes={"Prefer": "`return=total-count` adds `total`, counted up to 10,000"},
+    takes=_PREFER,
     headers=_LINK,
 )
 async def list_books(request: web.Request) -> web.Response:
@@ -67,17 +68,13 @@ async def list_books(request: web.Request) -> web.Response:
     position = read_position(request, query, wanted.cursor)
     async with connection(request) as db:
         found = await browse(request.app[DATABASE], db, wanted, position)
-        total = await count(db, found.shelf) if wants_total(request) else None
+        total = await count(db, f"SELECT {found.shelf.found}", found.shelf.params) if wants_total(request) else None
     rows, links = turn_pages(request, query, position, found.rows, wanted.limit, found.cursor_key)
-    page = _page([present_book(row) for row in rows], links)
+    page, headers = _page([present_book(row) for row in rows], links, total)
     if found.reading.rule is not None:
         page["matched_by"] = found.reading.rule if rows else None
         page["did_you_mean"] = found.reading.did_you_mean
         page["corrected"] = found.reading.rule == "correction"
-    headers = {**links.headers, "Vary": "Prefer"}
-    if total is not None:
-        page["total"], page["total_is_capped"] = total
-        headers["Preference-Applied"] = "return=total-count"
     return respond(page, headers=headers)
 
 
@@ -160,9 +157,17 @@ async def show_work(request: web.Request) -> web.Response:
     return respond(shown, etag=_content_tag(shown))
 
 
-@routes.get("/authors", query=PageQuery, answers=AuthorPage, errors=[InvalidCursor], cached=True, headers=_LINK)
+@routes.get(
+    "/authors",
+    query=PageQuery,
+    answers=AuthorPage,
+    errors=[InvalidCursor],
+    cached=True,
+    takes=_PREFER,
+    headers=_LINK,
+)
 async def list_authors(request: web.Request) -> web.Response:
-    """The authors of the books in the shop, by name."""
+    """The authors of the books in the shop, by name; of a book without one, who edited it."""
     return await _list(request, queries.AUTHORS, queries.SHOWN_AUTHORS, _present_author)
 
 
@@ -184,6 +189,7 @@ async def show_author(request: web.Request) -> web.Response:
     answers=PageOfBooks,
     errors=[NotFound, InvalidCursor],
     cached=True,
+    takes=_PREFER,
     headers=_LINK,
 )
 async def list_books_of_author(request: web.Request) -> web.Response:
@@ -195,7 +201,15 @@ async def list_books_of_author(request: web.Request) -> web.Response:
     return await _list(request, queries.BOOKS_OF_AUTHOR, queries.SHOWN_BOOKS, present_book, of={"id": id})
 
 
-@routes.get("/subjects", query=PageQuery, answers=SubjectPage, errors=[InvalidCursor], cached=True, headers=_LINK)
+@routes.get(
+    "/subjects",
+    query=PageQuery,
+    answers=SubjectPage,
+    errors=[InvalidCursor],
+    cached=True,
+    takes=_PREFER,
+    headers=_LINK,
+)
 async def list_subjects(request: web.Request) -> web.Response:
     """What the books in the shop are about, by heading. An `id` is what `/books?subject=` takes."""
     return await _list(request, queries.SUBJECTS, queries.SHOWN_SUBJECTS, _present_subject_in_use)
@@ -226,12 +240,22 @@ async def _list(
     position = read_position(request, {}, wanted.cursor)
     async with connection(request) as db:
         rows = await fetch_page(db, found, of or {}, limit=wanted.limit, position=position, shown=shown)
-    page, links = turn_pages(request, {}, position, rows, wanted.limit, lambda row: (row["key"], row["id"]))
-    return respond(_page([present(row) for row in page], links), headers=links.headers)
+        total = await count(db, found, of or {}) if wants_total(request) else None
+    listed, links = turn_pages(request, {}, position, rows, wanted.limit, lambda row: (row["key"], row["id"]))
+    page, headers = _page([present(row) for row in listed], links, total)
+    return respond(page, headers=headers)
 
 
-def _page(items: list[dict[str, Any]], links: Links) -> dict[str, Any]:
-    return {"items": items, "next": links.next, "prev": links.prev}
+def _page(
+    items: list[dict[str, Any]], links: Links, total: tuple[int, bool] | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The body and its headers."""
+    page: dict[str, Any] = {"items": items, "next": links.next, "prev": links.prev}
+    headers = {**links.headers, "Vary": "Prefer"}
+    if total is not None:
+        page["total"], page["total_is_capped"] = total
+        headers["Preference-Applied"] = "return=total-count"
+    return page, headers
 
 
 def _as_parameters(wanted: BookQuery) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 What is stored and what is asked are folded by the same function (`folding.words`); this file holds both sides: the
 document a book is found by, and what a reader's query means.
 
-The rules, in order: an ISBN or SKU as it stands; all the words (`websearch_to_tsquery`, in `english`, which knows that
-*running* is *run*, and in `simple`, which keeps *It*); when that finds fewer than five books, the last word as a
+The rules, in order: an ISBN, or a SKU in any case; all the words (`websearch_to_tsquery`, in `english`, which knows
+that *running* is *run*, and in `simple`, which keeps *It*); when that finds fewer than five books, the last word as a
 beginning too; when nothing was found at all, the words as the catalogue's own vocabulary spells them.
 """
 
@@ -206,6 +206,8 @@ _CORRECTED = 4  # how many words are looked up at most: each costs about a milli
 _CANDIDATES = 5  # for each of them
 _COMBINED = _CANDIDATES**_CORRECTED
 _TRIED = 12  # how many combinations PostgreSQL is asked for
+# As the index `books_by_sku_in_any_case` has it.
+SKU_IN_ANY_CASE = """lower(b.sku COLLATE "C") = lower(%(sku)s COLLATE "C")"""
 _TERM = re.compile(r"""(-?)(?:"([^"]*)"?|([^\s"]+))""")
 _QUOTES = str.maketrans("“”„«»", '"' * 5)
 
@@ -233,8 +235,8 @@ def _both(name: str) -> str:
 
 def _identified(meaning: Meaning) -> str:
     return " OR ".join(
-        f"b.{column} = %({name})s"
-        for column, name in (("isbn13", "isbn"), ("sku", "sku"))
+        condition
+        for condition, name in (("b.isbn13 = %(isbn)s", "isbn"), (SKU_IN_ANY_CASE, "sku"))
         if getattr(meaning, name) is not None
     )
 

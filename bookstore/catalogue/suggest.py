@@ -13,7 +13,8 @@ _AFTER_EVERY_LETTER = "\U0010ffff"
 
 
 async def suggest(connection: Connection, typed: str) -> list[dict[str, Any]]:
-    """At most eight, each text once: titles that begin so, authors, titles with these words, and the word completed.
+    """At most eight, each text once: titles that begin so, authors, titles with these words, and the word completed
+    where a book has it together with those before it.
 
     Authors get up to three of the places and words what is left, so that no kind crowds out the others.
     """
@@ -31,7 +32,8 @@ async def suggest(connection: Connection, typed: str) -> list[dict[str, Any]]:
     titles = await connection.fetch_all(queries.SUGGEST_TITLES, params)
     authors = await connection.fetch_all(queries.SUGGEST_AUTHORS, params)
     by_words = await connection.fetch_all(queries.SUGGEST_BY_WORDS, params) if len(begun) > 1 else []
-    completed = await connection.fetch_all(queries.SUGGEST_WORDS, params) if len(last) > 1 else []
+    completing = queries.SUGGEST_WORDS if len(written) == 1 else queries.SUGGEST_WORDS_BESIDE
+    completed = await connection.fetch_all(completing, params) if len(last) > 1 else []
 
     ranked = [
         *[("title", row) for row in titles[: MOST - 3]],

@@ -84,10 +84,9 @@ def load_sample(plan: Plan) -> str:
 def count(plan: Plan) -> banner.Counts:
     import psycopg2
 
+    from bookstore.catalogue.queries import CENSUS
+
     with contextlib.closing(psycopg2.connect(plan.database_url)) as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT (SELECT count(*) FROM books), (SELECT count(*) FROM works),"
-            " (SELECT count(DISTINCT contributor_id) FROM book_contributors WHERE role = 'A01')"
-        )
+        cursor.execute(CENSUS)
         ((books, works, authors),) = cursor.fetchall()
         return banner.Counts(books, works, authors)

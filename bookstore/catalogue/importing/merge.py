@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg2 import extensions
 
-from bookstore.catalogue.folding import key
+from bookstore.catalogue.folding import key, name_sort_key
 from bookstore.catalogue.search import SEARCH_DOCUMENT
 
 from .book import Book
@@ -58,7 +58,7 @@ def write_books(cursor: extensions.cursor, writes: Sequence[tuple[int, Write]], 
         cursor,
         "imported_contributors",
         (
-            (row, position, person.role, person.name, person.key, sort_key(person.key))
+            (row, position, person.role, person.name, person.key, name_sort_key(person.name))
             for row, write in writes
             for position, person in enumerate(write.contributors, 1)
         ),
@@ -86,12 +86,6 @@ def write_books(cursor: extensions.cursor, writes: Sequence[tuple[int, Write]], 
     cursor.execute(_RECEIVE, {"reference": reference})
     cursor.execute("SELECT row_number, book_id FROM imported_books")
     return dict(cursor.fetchall())
-
-
-def sort_key(name_key: str) -> str:
-    """The last word first, as shelves are ordered: `austen jane`."""
-    first, _, last = name_key.rpartition(" ")
-    return f"{last} {first}" if first else last
 
 
 def _lock_and_compare(cursor: extensions.cursor, stored: list[StoredBook]) -> None:

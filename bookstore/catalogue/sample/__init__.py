@@ -1,9 +1,12 @@
 """The sample catalogue: public-domain classics as facts, in the `bookstore` import format.
 
-`published` is the year the text first appeared, in print or on the stage; a translation has its own. Prices and stock
-are the shop's inventions. Real books carry a SKU and no ISBN: an ISBN names one edition of one publisher, and none is
-meant. Where an ISBN has to be shown the edition is one of the fictional press *Lantern & Quill*, which says so; its
-numbers lie in groups (978-99999, 979-99) that no ISBN agency has been given.
+`published` is the year the text first came out as a book, or whole in one number of a periodical: not in instalments,
+not on the stage. Of a work in volumes it is the first one's year; of what is older than printing, the year it was
+written or first performed, where that is known; a translation has its own. Prices and stock are the shop's inventions.
+
+Real books carry a SKU and no ISBN: an ISBN names one edition of one publisher, and none is meant. Where an ISBN has to
+be shown the edition is one of the fictional press *Lantern & Quill*, which says so; its numbers lie in groups
+(978-99999, 979-99) that no ISBN agency has been given.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg2.extensions
 
 from bookstore.catalogue.currencies import EXPONENTS
-from bookstore.catalogue.folding import key
+from bookstore.catalogue.folding import key, name_sort_key
 from bookstore.catalogue.search import REFRESH_WORDS, search_text
 from bookstore.database import connect_blocking
 
@@ -120,9 +120,9 @@ class Shop:
     def a_contributor(self, name: str) -> int:
         return int(
             self.value(
-                "INSERT INTO contributors (name, name_key, sort_key) VALUES (%(name)s, %(key)s, %(key)s)"
+                "INSERT INTO contributors (name, name_key, sort_key) VALUES (%(name)s, %(key)s, %(sort_key)s)"
                 " ON CONFLICT (name_key) DO UPDATE SET name = contributors.name RETURNING id",
-                {"name": name, "key": key(name)},
+                {"name": name, "key": key(name), "sort_key": name_sort_key(name)},
             )
         )
 

@@ -84,6 +84,8 @@ async def test_a_number_finds_its_book_first(api: Api, stocked: Shop) -> None:
         assert (await titles(api, q))[0] == "It", q
     assert await titles(api, "dt/1") == ["The Gunslinger"]
     assert await titles(api, "SKU-77") == ["Ziemia obiecana: Łódź"]
+    assert await titles(api, "sku-77") == ["Ziemia obiecana: Łódź"]
+    assert await titles(api, "DT/1") == ["The Gunslinger"]
 
 
 async def test_the_last_word_may_be_unfinished(api: Api, stocked: Shop) -> None:
@@ -240,6 +242,20 @@ class TestSuggest:
         assert await texts("zzzz") == []
         assert await texts("") == []
         assert not any("Gone" in text for _, text in await texts("gone"))
+
+    async def test_what_is_offered_finds_a_book(self, api: Api, stocked: Shop) -> None:
+        stocked.a_book("Don Quijote de la Mancha", by=["Miguel de Cervantes"])
+        stocked.a_book("Mar", by=["Somebody Gone"], archived=True)
+        stocked.learn_words()
+        offered: dict[str, list[str]] = {}
+        for q in ("garcia ma", "garcia m", "ma", "stephen ru", "the gu", "som", "gone", "la man", "百 孤"):
+            offered[q] = [item["text"] for item in (await read(api, "/suggest", params={"q": q}))["items"]]
+            for text in offered[q]:
+                page = await read(api, "/books", params={"q": text})
+                assert page["items"], (q, text)
+                assert not page["corrected"], (q, text)
+        assert "garcia marquez" in offered["garcia ma"]
+        assert "la mancha" in offered["la man"]
 
     async def test_there_are_at_most_eight_and_none_twice(self, api: Api, shop: Shop) -> None:
         for number in range(30):
