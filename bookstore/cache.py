@@ -1,8 +1,10 @@
 """Answers kept as ready-made bytes: for a second because they are wanted, for ten minutes in case PostgreSQL goes.
 
 A fresh one (at most a second old) is served as it is. An older one is served only when the database cannot be reached,
-and says so. The process keeps both, bounded by count and bytes. Redis, when there is one, keeps a second copy for pods
-that have none; it is written behind the answers and asked only in need, so losing it changes no request.
+and says so. The process keeps both, bounded by count and bytes; what is asked with a query, of which there is no end,
+has a share of its own, so that no flood of searches pushes out the books themselves. Redis, when there is one, keeps a
+second copy for pods that have none; it is written behind the answers and asked only in need, so losing it changes no
+request.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ from bookstore.openapi import Handler
 from bookstore.settings import Settings
 
 STALE_SECONDS = 600.0
-MOST_ANSWERS = 4_000
-MOST_BYTES = 32 * 1024 * 1024
+MOST_PAGES, MOST_PAGE_BYTES = 3_000, 24 * 1024 * 1024
+MOST_SEARCHES, MOST_SEARCH_BYTES = 1_000, 8 * 1024 * 1024
 LARGEST_ANSWER = 256 * 1024
 REDIS_SECONDS = 0.5  # a request in need waits no longer for Redis; nothing else waits at all
 REDIS_AGAIN_SECONDS = 30.0  # an answer goes to Redis at most so often
@@ -40,9 +42,9 @@ REDIS_BATCH = 100
 
 
 class ReadyAnswer:
-    """A 200, as bytes. `head` is composed by the front door when the answer is first served from here."""
+    """A 200, as bytes. `head`, and what the log says, are composed when the answer is first served from here."""
 
-    __slots__ = ("body", "endpoint", "fresh_until", "head", "headers", "made_at")
+    __slots__ = ("body", "endpoint", "fresh_until", "head", "headers", "made_at", "said")
 
     def __init__(self, body: bytes, headers: dict[str, str], endpoint: str, made_at: float) -> None:
         self.body = body
@@ -51,25 +53,49 @@ class ReadyAnswer:
         self.made_at = made_at
         self.fresh_until = 0.0
         self.head: bytes | None = None
+        self.said: str | None = None
 
     @property
     def size(self) -> int:
         return len(self.body) + 1_000
 
 
+class Shelf:
+    """Answers by URL, bounded by count and bytes; the one not made anew for longest goes first."""
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self.answers: dict[str, ReadyAnswer] = {}
+        self._bytes = 0
+        self._most, self._most_bytes = most, most_bytes
+
+    def put(self, url: str, answer: ReadyAnswer) -> list[str]:
+        """The URLs of those that had to go."""
+        before = self.answers.pop(url, None)
+        if before is not None:
+            self._bytes -= before.size
+        self.answers[url] = answer
+        self._bytes += answer.size
+        gone = []
+        while len(self.answers) > self._most or self._bytes > self._most_bytes:
+            oldest = next(iter(self.answers))
+            self._bytes -= self.answers.pop(oldest).size
+            gone.append(oldest)
+        return gone
+
+
 class Cache:
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._fresh_seconds = settings.cache_seconds
-        self._answers: dict[str, ReadyAnswer] = {}
-        self._bytes = 0
+        self._pages = Shelf(MOST_PAGES, MOST_PAGE_BYTES)
+        self._searches = Shelf(MOST_SEARCHES, MOST_SEARCH_BYTES)
         self._sent: dict[str, float] = {}
         self._waiting: asyncio.Queue[tuple[str, ReadyAnswer]] = asyncio.Queue(WAITING_FOR_REDIS)
         self._redis = _connect(settings.redis_url.get_secret_value()) if settings.redis_url else None
 
     def fresh(self, url: str) -> ReadyAnswer | None:
         """The answer to `url` if it is young enough (CACHE_SECONDS, at most one)."""
-        answer = self._answers.get(url)
+        answer = self._shelf(url).answers.get(url)
         return answer if answer is not None and answer.fresh_until > self._clock() else None
 
     def keep(self, url: str, answer: ReadyAnswer) -> None:
@@ -90,7 +116,7 @@ class Cache:
 
     async def stale(self, url: str) -> ReadyAnswer | None:
         """For when there is nothing better: an answer at most ten minutes old, from here or from Redis."""
-        answer = self._answers.get(url)
+        answer = self._shelf(url).answers.get(url)
         if answer is None and (answer := await self._from_redis(url)) is not None:
             self._put(url, answer)
         if answer is None or self._clock() - answer.made_at > STALE_SECONDS:
@@ -130,16 +156,13 @@ class Cache:
         if self._redis is not None:
             await self._redis.aclose()
 
+    def _shelf(self, url: str) -> Shelf:
+        """One book has one plain URL; with a query, an escape or a host in it there is no end of spellings."""
+        return self._searches if "?" in url or "%" in url or url[:1] != "/" else self._pages
+
     def _put(self, url: str, answer: ReadyAnswer) -> None:
-        before = self._answers.pop(url, None)
-        if before is not None:
-            self._bytes -= before.size
-        self._answers[url] = answer
-        self._bytes += answer.size
-        while len(self._answers) > MOST_ANSWERS or self._bytes > MOST_BYTES:
-            oldest = next(iter(self._answers))
-            self._bytes -= self._answers.pop(oldest).size
-            self._sent.pop(oldest, None)
+        for gone in self._shelf(url).put(url, answer):
+            self._sent.pop(gone, None)
 
     async def _send(self, batch: list[tuple[str, ReadyAnswer]]) -> None:
         assert self._redis is not None
@@ -181,15 +204,18 @@ CACHE: web.AppKey[Cache] = web.AppKey("cache", Cache)
 
 
 def ready_made(handler: Handler, endpoint: str) -> Handler:
-    """Keep what `handler` answers, and answer with what was kept when the database is gone."""
+    """Keep what `handler` answers, and answer with what was kept when the database is gone.
+
+    What has no version of its own (a list has none) gets its content's: who has it already is then answered 304.
+    """
 
     @wraps(handler)
     async def answer(request: web.Request) -> web.StreamResponse:
         if not depends_on_url_alone(request):
-            return await handler(request)
+            return _with_version(await handler(request))
         cache, url = request.app[CACHE], request.raw_path
         try:
-            response = await handler(request)
+            response = _with_version(await handler(request))
         except DatabaseUnavailable:
             kept = await cache.stale(url)
             if kept is None:
@@ -201,6 +227,12 @@ def ready_made(handler: Handler, endpoint: str) -> Handler:
         return response
 
     return answer
+
+
+def _with_version(response: web.StreamResponse) -> web.StreamResponse:
+    if response.status == 200 and isinstance(response, web.Response) and isinstance(response.body, bytes):
+        response.headers.setdefault("ETag", f'"{hashlib.blake2b(response.body, digest_size=12).hexdigest()}"')
+    return response
 
 
 def depends_on_url_alone(request: web.Request) -> bool:

@@ -6,6 +6,7 @@
     │   └── InvalidCursor              400 invalid_cursor
     ├── NotFound                       404 not_found
     ├── MethodNotAllowed               405 method_not_allowed
+    ├── RequestTimeout                 408 request_timeout
     ├── Conflict                       409 conflict
     ├── Gone                           410 gone
     ├── PreconditionFailed             412 precondition_failed
@@ -14,6 +15,7 @@
     ├── Invalid                        422 validation_failed
     │   └── InvalidIsbn                422 invalid_isbn
     ├── PreconditionRequired           428 precondition_required
+    ├── NotImplementedHere             501 not_implemented
     └── Unavailable                    503 unavailable (Retry-After)
         ├── NotReady                   503 not_ready
         ├── DatabaseUnavailable        503 database_unavailable
@@ -34,6 +36,8 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
 PROBLEM_JSON = "application/problem+json"
+MOST_FAULTS = 20
+LONGEST_TEXT = 300
 
 
 class BookStoreError(Exception):
@@ -90,6 +94,12 @@ class MethodNotAllowed(BookStoreError):
     status, error, title = 405, "method_not_allowed", "Method not allowed"
 
 
+class RequestTimeout(BookStoreError):
+    """The request took too long to arrive. Send it again, whole and at once."""
+
+    status, error, title = 408, "request_timeout", "Request timeout"
+
+
 class Conflict(BookStoreError):
     """The change contradicts the present state. Read it again and decide anew."""
 
@@ -119,6 +129,13 @@ class UnsupportedMediaType(BookStoreError):
 
     status, error, title = 415, "unsupported_media_type", "Unsupported media type"
 
+    @classmethod
+    def packed(cls) -> UnsupportedMediaType:
+        return cls(
+            "Nothing here undoes that `Content-Encoding`. Send the body as it is, or in one `Accept-Encoding` names.",
+            headers={"Accept-Encoding": "gzip, deflate"},
+        )
+
 
 class Invalid(BookStoreError):
     """Some of what was sent does not fit. `details.errors` names each place and what is wrong there."""
@@ -132,7 +149,10 @@ class Invalid(BookStoreError):
 
     @classmethod
     def listing(cls, errors: Sequence[Mapping[str, str]]) -> Invalid:
-        return cls(details={"errors": list(errors)})
+        """The first twenty, cut to a length people read: what was sent must not decide how much comes back."""
+        told = [{name: _cut(text) for name, text in error.items()} for error in errors[:MOST_FAULTS]]
+        more = len(errors) - len(told)
+        return cls(details={"errors": told, "more": more} if more else {"errors": told})
 
 
 class InvalidIsbn(Invalid):
@@ -145,6 +165,12 @@ class PreconditionRequired(BookStoreError):
     """This change needs an `If-Match` header with the ETag you read, so that nobody's change is lost."""
 
     status, error, title = 428, "precondition_required", "Precondition required"
+
+
+class NotImplementedHere(BookStoreError):
+    """Nothing here knows that method. The methods there are, are listed at /openapi.json."""
+
+    status, error, title = 501, "not_implemented", "Not implemented"
 
 
 class Unavailable(BookStoreError):
@@ -225,6 +251,10 @@ def problem_body(error: BookStoreError, request_id: str, *, cause: BaseException
         },
         default=str,
     )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"
 
 
 _OF_STATUS: dict[int, type[BookStoreError]] = {cls.status: cls for cls in BookStoreError.__subclasses__()}

@@ -14,20 +14,30 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from aiohttp import web
 from aiohttp.client_exceptions import ClientConnectionResetError
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_writer import HttpVersion11
-from aiohttp.web_protocol import RequestHandler
 from loguru import logger
 
 from bookstore.cache import CACHE, ReadyAnswer, depends_on_url_alone
-from bookstore.errors import PROBLEM_JSON, BadRequest, BookStoreError, Invalid, NotReady, problem_body, translate
+from bookstore.conditional import conditional
+from bookstore.connections import Server
+from bookstore.errors import (
+    PROBLEM_JSON,
+    BookStoreError,
+    NotImplementedHere,
+    NotReady,
+    RequestTimeout,
+    problem_body,
+    translate,
+)
 from bookstore.logs import TRACEPARENT, RequestFields, current_request, write_access_line
 from bookstore.metrics import METRICS, UNMATCHED
+from bookstore.payloads import refuse_unreadable_url
+from bookstore.redaction import redact_text
 from bookstore.settings import SETTINGS
 from bookstore.worker_socket import WORKER
 
@@ -65,49 +75,6 @@ class Runner(web.AppRunner):
         return Server(FrontDoor(self.app, plain.request_handler), plain)
 
 
-class Server(web.Server):
-    def __init__(self, door: FrontDoor, plain: web.Server) -> None:
-        super().__init__(
-            door,  # type: ignore[arg-type]
-            request_factory=plain.request_factory,
-            handler_cancellation=plain.handler_cancellation,
-            loop=plain._loop,
-            **plain._kwargs,
-        )
-        self.door = door
-        door.worker.server = self
-
-    def __call__(self) -> RequestHandler:
-        return Connection(self, loop=self._loop, **self._kwargs)
-
-
-class Connection(RequestHandler):
-    """aiohttp's protocol, except that what its parser refuses leaves in our form."""
-
-    __slots__ = ("_door",)
-
-    def __init__(self, manager: Server, **options: Any) -> None:
-        super().__init__(manager, **options)
-        self._door = manager.door
-
-    @property
-    def is_busy(self) -> bool:
-        return self._request_in_progress or bool(self._messages)
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer was already begun")
-        response = self._door.refuse(request, status)
-        response.force_close()
-        return response
-
-
 class FrontDoor:
     def __init__(self, app: web.Application, handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> None:
         settings = app[SETTINGS]
@@ -132,8 +99,11 @@ class FrontDoor:
         if kept is not None and self._is_plain(request):
             METRICS.cache.add(_HIT)
             traceparent = headers.get("traceparent")
-            self._account(request, request_id, kept.endpoint, 200, len(kept.body), began, traceparent=traceparent)
-            return ReadyResponse(self._head_of(kept), request_id, kept.body)
+            head = self._head_of(kept, request)
+            self._account(
+                request, request_id, kept.endpoint, 200, len(kept.body), began, kept.said, traceparent=traceparent
+            )
+            return ReadyResponse(head, request_id, kept.body)
 
         fields = RequestFields(request_id, request.method, headers.get("traceparent"))
         current_request.set(fields)
@@ -153,31 +123,31 @@ class FrontDoor:
                 logger.opt(exception=raised).error("An answer broke off half-way.")
                 raise ConnectionError("an answer was already begun") from raised
             fields.endpoint = _endpoint(request)
+            if request.transport is None and raised is request.content.exception():  # hung up before the body was whole
+                self._account(request, request_id, fields.endpoint, CLIENT_CLOSED_REQUEST, 0, began, fields=fields)
+                raise ConnectionError("the caller is gone") from raised
             response, error = self._explain(request, fields, raised)
         if not response.prepared:
-            response = _conditional(request, response)
+            response = conditional(request, response)
             self._finish(request, response, request_id)
         body = response.body if isinstance(response, web.Response) else None
-        sent = len(body) if isinstance(body, bytes) else 0
+        sent = len(body) if isinstance(body, bytes) and request.method != "HEAD" else 0
         self._account(request, request_id, fields.endpoint, response.status, sent, began, fields=fields, error=error)
         return response
 
-    def refuse(self, request: web.BaseRequest, status: int) -> web.Response:
-        """The answer to what is no HTTP request at all."""
+    def refuse(self, request: web.BaseRequest, error: BookStoreError) -> web.Response:
+        """The answer to what never became a request: no HTTP, an unheard-of method, or a head that did not end."""
         METRICS.refused_by_parser.add()
         request_id = f"{self._id_prefix}{next(self._ids):012x}"
-        error = BadRequest("This is not a well-formed HTTP request.") if status == 400 else BookStoreError()
         body = problem_body(error, request_id)
-        response = web.Response(body=body, status=error.status, headers={"Content-Type": PROBLEM_JSON})
+        response = web.Response(body=body, status=error.status, headers={**error.headers, "Content-Type": PROBLEM_JSON})
         self._finish(request, response, request_id)
-        self._account(request, request_id, UNMATCHED, status, len(body), time.perf_counter())
+        self._account(request, request_id, UNMATCHED, error.status, len(body), time.perf_counter(), error=error)
         return response
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        path = request.raw_path
-        if "%00" in path:
-            raise Invalid.at("/path", "holds U+0000")
-        if not self.worker.gate_open and path.startswith(self._prefix):
+        refuse_unreadable_url(request.raw_path)
+        if not self.worker.gate_open and request.path.startswith(self._prefix):  # decoded, as the router reads it
             raise NotReady
         if request.headers.get("Expect", "100-continue").lower() != "100-continue":
             raise web.HTTPExpectationFailed  # aiohttp's own refusal quotes it, and breaks on bytes that are not UTF-8
@@ -209,7 +179,10 @@ class FrontDoor:
             cause = raised if self._shows_causes else None
         body = problem_body(error, fields.request_id, cause=cause)
         headers = {"Cache-Control": "no-store", **error.headers, "Content-Type": PROBLEM_JSON}
-        return web.Response(body=body, status=error.status, headers=headers), error
+        response = web.Response(body=body, status=error.status, headers=headers)
+        if error.status == RequestTimeout.status:
+            response.force_close()
+        return response, error
 
     def _finish(self, request: web.BaseRequest, response: web.StreamResponse, request_id: str) -> None:
         headers = response.headers
@@ -242,8 +215,9 @@ class FrontDoor:
         headers = request.headers
         return not any(name in headers for name in _SPECIAL)
 
-    def _head_of(self, kept: ReadyAnswer) -> bytes:
+    def _head_of(self, kept: ReadyAnswer, request: web.Request) -> bytes:
         if kept.head is None:
+            kept.said = _said(request, 200)
             headers = {**kept.headers, **{n: v for n, v in SECURITY_HEADERS.items() if n not in kept.headers}}
             if self._origins:
                 headers["Vary"] = f"{headers['Vary']}, Origin" if "Vary" in headers else "Origin"
@@ -260,6 +234,7 @@ class FrontDoor:
         status: int,
         sent: int,
         began: float,
+        said: str | None = None,
         *,
         fields: RequestFields | None = None,
         traceparent: str | None = None,
@@ -269,7 +244,7 @@ class FrontDoor:
         METRICS.count_request(request.method, endpoint, status, seconds, sent)
         line: dict[str, Any] = {
             "timestamp": datetime.now(UTC),
-            "level": "INFO" if status < 500 else "ERROR",
+            "level": "ERROR" if status >= 500 and _is_our_fault(status, endpoint) else "INFO",
             "service": "",
             "request_id": request_id,
             "user_id": fields.user_id if fields else None,
@@ -277,7 +252,7 @@ class FrontDoor:
             "method": request.method,
             "status_code": status,
             "response_time_ms": round(seconds * 1000, 3),
-            "message": f"{request.method} {request.path} {status}",
+            "message": said or _said(request, status),
             "logger": "bookstore.access",
             "module": "front_door",
             "function": "_account",
@@ -323,32 +298,13 @@ class ReadyResponse(web.StreamResponse):
         self._eof_sent = True
 
 
-def _conditional(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-    """304 when the caller has it already (RFC 9110, 13.2.2)."""
-    if response.status != 200 or request.method not in ("GET", "HEAD"):
-        return response
-    etag, modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
-    known = request.headers.get("If-None-Match")
-    if known is not None:
-        fresh = etag is not None and (known.strip() == "*" or _opaque(etag) in map(_opaque, known.split(",")))
-    else:
-        since = request.headers.get("If-Modified-Since")
-        fresh = since is not None and modified is not None and not _is_later(modified, since)
-    if not fresh:
-        return response
-    kept = {name: value for name, value in response.headers.items() if name not in ("Content-Type", "Content-Length")}
-    return web.Response(status=304, headers=kept)
+def _said(request: web.BaseRequest, status: int) -> str:
+    return redact_text(f"{request.method} {request.path} {status}")
 
 
-def _opaque(tag: str) -> str:
-    return tag.strip().removeprefix("W/")
-
-
-def _is_later(modified: str, since: str) -> bool:
-    try:
-        return parsedate_to_datetime(modified) > parsedate_to_datetime(since)
-    except (TypeError, ValueError):
-        return True
+def _is_our_fault(status: int, endpoint: str) -> bool:
+    """Not when a balancer is told what it asked for, nor when nobody ever heard of the method."""
+    return status != NotImplementedHere.status and not (status == NotReady.status and endpoint.startswith("/health"))
 
 
 def _endpoint(request: web.Request) -> str:

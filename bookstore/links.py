@@ -64,7 +64,7 @@ def links(prefix: str) -> dict[str, dict[str, str]]:
 async def show_links(request: web.Request) -> web.Response:
     """Where everything is."""
     groups = links(request.app[SETTINGS].api_prefix)
-    if _prefers_page(request.headers.get("Accept", "")):
+    if _prefers_page(",".join(request.headers.getall("Accept", ()))):
         headers = {
             "Content-Type": "text/html; charset=utf-8",
             "Cache-Control": "no-cache",
@@ -78,9 +78,37 @@ async def show_links(request: web.Request) -> web.Response:
 
 
 def _prefers_page(accept: str) -> bool:
-    """Browsers name HTML; programs name JSON, anything, or nothing."""
-    page, data = accept.find("text/html"), accept.find("application/json")
-    return page >= 0 and (data < 0 or page < data)
+    """Browsers name HTML; programs name JSON, anything, or nothing. Of two liked equally, the one named first."""
+    wanted = _preferences(accept)
+    page, data = _quality(wanted, "text/html"), _quality(wanted, "application/json")
+    if page == data:
+        names = [name for name in wanted if name in ("text/html", "application/json")]
+        return page > 0 and names[:1] == ["text/html"]
+    return page > data
+
+
+def _preferences(accept: str) -> dict[str, float]:
+    """Media range → how much it is liked (RFC 9110, 12.5.1)."""
+    wanted: dict[str, float] = {}
+    for part in accept.lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        liked = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    liked = float(parameter[2:])
+                except ValueError:
+                    liked = 0.0
+        if name:
+            wanted[name] = liked
+    return wanted
+
+
+def _quality(wanted: dict[str, float], kind: str) -> float:
+    for name in (kind, f"{kind.partition('/')[0]}/*", "*/*"):
+        if name in wanted:
+            return wanted[name]
+    return 0.0
 
 
 def _page(groups: dict[str, dict[str, str]]) -> str:

@@ -126,15 +126,20 @@ def as_text_line(line: Mapping[str, Any], *, colour: bool) -> bytes:
     """For people: time, level, what, and which request."""
     when = line["timestamp"].astimezone().strftime("%H:%M:%S.%f")[:-3]
     level = f"{line['level']:<8}"
-    extra = " ".join(f"{name}={value}" for name, value in (line.get("extra") or {}).items())
+    extra = _in_one_line(" ".join(f"{name}={value}" for name, value in (line.get("extra") or {}).items()))
     about = f" [{str(line['request_id'])[:8]}]" if line.get("request_id") else ""
     head, tail = (f"\x1b[2m{when}\x1b[0m {_COLOURS.get(line['level'], '')}{level}\x1b[0m", f"\x1b[2m{about}\x1b[0m")
     if not colour:
         head, tail = f"{when} {level}", about
-    text = f"{head} {line['message']}{' ' if extra else ''}{extra}{tail}\n"
-    if line.get("exception"):
-        text += f"{str(line['exception']).rstrip()}\n"
+    text = f"{head} {_in_one_line(str(line['message']))}{' ' if extra else ''}{extra}{tail}\n"
+    if line.get("exception"):  # indented, so that none of its lines passes for one of ours
+        text += "".join(f"  {_in_one_line(part)}\n" for part in str(line["exception"]).splitlines())
     return text.encode("utf-8", "replace")
+
+
+def _in_one_line(text: str) -> str:
+    """What a caller sent must neither begin a line of its own nor speak to the terminal."""
+    return text if text.isprintable() else text.translate(_CONTROLS)
 
 
 class _Sinks:
@@ -168,7 +173,7 @@ class _Sinks:
             self._files.write(as_json_line(line), is_error=message.record["level"].no >= logging.ERROR)
 
     def access(self, fields: dict[str, Any]) -> None:
-        if not self._access_wanted and fields["status_code"] < 500:
+        if not self._access_wanted and fields["level"] != "ERROR":
             return
         fields["service"] = self._service
         self._output.hold(self._write(fields))
@@ -217,6 +222,11 @@ def _writable(value: object) -> Any:
 
 
 _ORJSON = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
+# Controls, what ends a line, and what turns the direction of writing round.
+_CONTROLS = {
+    code: chr(code).encode("unicode_escape").decode()
+    for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
 _LEVELS_OF_LOGGING = {"TRACE": 5} | {name: getattr(logging, name) for name in ("DEBUG", "INFO", "WARNING", "ERROR")}
 _COLOURS = {"DEBUG": "\x1b[36m", "INFO": "\x1b[32m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[41m"}
 _sinks = _Sinks()

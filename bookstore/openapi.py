@@ -33,6 +33,7 @@ from bookstore.errors import (
     MalformedJson,
     NotFound,
     NotReady,
+    RequestTimeout,
     Unavailable,
     UnsupportedMediaType,
 )
@@ -78,20 +79,11 @@ class Routes:
         return iter(self._operations)
 
     def get(self, path: str, **says: Any) -> Callable[[Handler], Handler]:
-        """HEAD is answered too. `cached=True`: the answer depends on the URL alone and may be up to a second old."""
+        """HEAD is answered too. `cached=True`: an answer depends on the URL alone, may be a second old, has an ETag."""
         return self.route("GET", path, **says)
 
     def post(self, path: str, **says: Any) -> Callable[[Handler], Handler]:
         return self.route("POST", path, **says)
-
-    def put(self, path: str, **says: Any) -> Callable[[Handler], Handler]:
-        return self.route("PUT", path, **says)
-
-    def patch(self, path: str, **says: Any) -> Callable[[Handler], Handler]:
-        return self.route("PATCH", path, **says)
-
-    def delete(self, path: str, **says: Any) -> Callable[[Handler], Handler]:
-        return self.route("DELETE", path, **says)
 
     def route(
         self,
@@ -198,7 +190,8 @@ PROBLEM_SCHEMA: dict[str, Any] = {
                         "required": ["pointer", "detail"],
                         "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
                     },
-                }
+                },
+                "more": {"type": "integer", "description": "How many faults there are beside those in `errors`"},
             },
         },
     },
@@ -266,7 +259,7 @@ def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
     """What it says it takes, and what every route of its kind does."""
     takes = {"X-Request-ID": "Your own name for this request, given back and logged if it is a sane token"}
     takes |= {"traceparent": "W3C trace context, logged"}
-    if operation.method == "GET":
+    if _has_version(operation):
         takes |= {"If-None-Match": "The `ETag` of the version you have: answered 304 while it holds"}
     return [
         {"name": name, "in": "header", "required": False, "description": meaning, "schema": {"type": "string"}}
@@ -290,18 +283,25 @@ def _responses(operation: Operation, schemas: Mapping[tuple[Any, str], Any]) -> 
     for status, model in operation.answers.items():
         headers = {"X-Request-ID": {"$ref": "#/components/headers/X-Request-ID"}}
         headers |= {name: _header(meaning) for name, meaning in operation.headers.items()}
+        if _has_version(operation):
+            headers.setdefault("ETag", {"$ref": "#/components/headers/ETag"})
         if operation.method == "GET":
             headers["Cache-Control"] = {"$ref": "#/components/headers/Cache-Control"}
         answer: dict[str, Any] = {"description": HTTPStatus(status).phrase, "headers": headers}
         if model is not None:
             answer["content"] = {operation.media_type: {"schema": schemas[model, "serialization"]}}
         responses[str(status)] = answer
-    if operation.method == "GET":
+    if _has_version(operation):
         responses["304"] = {"description": "You have it already: `If-None-Match` names the present version"}
     for status, errors in sorted(_errors(operation).items()):
         responses[str(status)] = _problem(errors)
     responses["default"] = _problem([BookStoreError])
     return responses
+
+
+def _has_version(operation: Operation) -> bool:
+    """Its answers carry an `ETag`: its own, or the one that comes with being kept."""
+    return operation.method == "GET" and (operation.cached or "ETag" in operation.headers)
 
 
 def _errors(operation: Operation) -> dict[int, list[type[BookStoreError]]]:
@@ -310,7 +310,7 @@ def _errors(operation: Operation) -> dict[int, list[type[BookStoreError]]]:
     if operation.path_model is not None:
         every.append(NotFound)
     if operation.body is not None:
-        every += [MalformedJson, BodyTooLarge, UnsupportedMediaType]
+        every += [MalformedJson, RequestTimeout, BodyTooLarge, UnsupportedMediaType]
     by_status: dict[int, list[type[BookStoreError]]] = {}
     for error in dict.fromkeys(every):
         by_status.setdefault(error.status, []).append(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -9,14 +10,18 @@ from decimal import Decimal
 from email.utils import format_datetime
 from types import UnionType
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
+from urllib.parse import unquote_to_bytes
 
 import orjson
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bookstore.errors import BodyTooLarge, Invalid, MalformedJson, UnsupportedMediaType
+from bookstore.errors import BodyTooLarge, Invalid, MalformedJson, RequestTimeout, UnsupportedMediaType
 
 Model = TypeVar("Model", bound=BaseModel)
+
+BODY_SECONDS = 30.0  # from the head of a request to the end of its body
+ENCODINGS = ("", "identity", "gzip", "deflate")  # of a body; aiohttp undoes these, and hands others on as they are
 
 CACHE_CONTROL = {
     "public": "public, max-age=60, stale-while-revalidate=300",
@@ -40,11 +45,16 @@ class Money(BaseModel):
 
 
 async def read_body(request: web.Request, model: type[Model]) -> Model:
-    """The JSON body as `model`. 400: not JSON. 413: too large. 415: of another type. 422: does not fit."""
+    """The JSON body as `model`. 400: no JSON. 408: too slow. 413: too large. 415: another type. 422: does not fit."""
     if "Content-Type" in request.headers and not _is_json(request.content_type):
         raise UnsupportedMediaType
+    if ", ".join(request.headers.getall("Content-Encoding", ())).strip().lower() not in ENCODINGS:
+        raise UnsupportedMediaType.packed()
     try:
-        raw = await request.read()
+        async with asyncio.timeout(BODY_SECONDS):
+            raw = await request.read()
+    except TimeoutError:
+        raise RequestTimeout from None
     except web.HTTPRequestEntityTooLarge:
         raise BodyTooLarge from None
     document = parse_json(raw)
@@ -92,12 +102,19 @@ def read_path(request: web.Request, model: type[Model]) -> Model:
         _refuse(refused, "/path")
 
 
-def read_header(request: web.Request, name: str) -> str | None:
-    """A header's value, or None. Bytes that are not UTF-8 arrive as lone surrogates and are refused here."""
-    value = request.headers.get(name)
-    if value is not None and not _speakable(value):
-        raise Invalid.at(f"/header/{name}", "holds U+0000 or bytes that are not UTF-8")
-    return value
+def refuse_unreadable_url(target: str) -> None:
+    """422 for a request target whose escapes hold U+0000, or bytes that are not UTF-8: the router and the query parser
+    would leave the latter as they are, and take `%ff` for the text it is spelt with."""
+    if "%" not in target:
+        return
+    path, _, query = target.partition("?")
+    if not _readable(path):
+        raise Invalid.at("/path", _UNREADABLE)
+    for pair in query.split("&") if "%" in query else ():
+        if not _readable(pair):
+            name = pair.partition("=")[0]
+            shown = f"/{_escaped(unquote_to_bytes(name.replace('+', ' ')).decode())}" if _readable(name) else ""
+            raise Invalid.at(f"/query{shown}", _UNREADABLE)
 
 
 def respond(
@@ -139,7 +156,9 @@ def parse_json(raw: bytes) -> Any:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError as fault:
         try:
-            document = json.loads(raw, parse_constant=_no_constant)
+            document = json.loads(
+                raw.decode(), parse_constant=_no_constant
+            )  # of bytes it would guess UTF-16 and 32 too
         except (ValueError, RecursionError):
             where = f" (line {fault.lineno}, column {fault.colno})"
             raise MalformedJson(f"{MalformedJson.default_message().rstrip('.')}{where}.") from None
@@ -187,6 +206,18 @@ def _refuse_unspeakable(value: object, pointer: str, errors: list[dict[str, str]
                     errors.append({"pointer": where, "detail": "has a name with U+0000 or half of a surrogate pair"})
         elif isinstance(here, list):
             waiting.extend((below, f"{where}/{index}") for index, below in enumerate(here))
+
+
+_UNREADABLE = "holds U+0000 or bytes that are not UTF-8"
+
+
+def _readable(escaped: str) -> bool:
+    raw = unquote_to_bytes(escaped)
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in raw
 
 
 def _speakable(text: str) -> bool:

@@ -9,28 +9,40 @@ from typing import Any
 HIDDEN = "[redacted]"
 DEEPEST = 24
 
-_TELLING_NAME = re.compile(
-    r"pass[_-]?(?:word|wd|phrase)|passwd|pwd|secret|token|(?:api|access|private)[_-]?key|authorization|credential"
-    r"|cookie|credit[_-]?card|card[_-]?(?:number|no)|cvv|cvc|\bpan\b|iban|e[_-]?mail|phone|\bssn\b|\bdsn\b|signature",
-    re.IGNORECASE,
+# One list, for the names of a mapping and for `name=value` in a text. The short words count as whole ones only.
+_PARTS = (
+    r"pass[_-]?(?:word|wd|phrase|code)|secret|token|credential|authori[sz]ation"
+    r"|api[_-]?key|access[_-]?key|private[_-]?key|signing[_-]?key|cookie|credit[_-]?card|card[_-]?(?:number|no)|cvv|cvc|iban|e[_-]?mail|phone|signature"
 )
+_WORDS = r"pwd|jwt|auth|session|otp|pin|pan|ssn|dsn"
+_TELLING = rf"{_PARTS}|(?<![A-Za-z])(?:{_WORDS})(?!(?-i:[a-z]))"
+_VALUE = (
+    r"b?\"(?:[^\"\\]|\\.)*\"?|b?'(?:[^'\\]|\\.)*'?"  # quoted, with escaped quotes in it; perhaps cut off
+    r"|\\+\".*?(?:\\+\"|$)|\\+'.*?(?:\\+'|$)"  # within a text that was quoted as a whole
+    r"|\[[^\]]*\]?|\([^)]*\)?|\{[^}]*\}?"
+    r"|(?:(?:bearer|basic|digest|negotiate)\s+)?[^\s&]+"
+)
+_TELLING_NAME = re.compile(_TELLING, re.IGNORECASE)
+_CARD = re.compile(r"(?<!\d)(?:\d{4}([ -]?)\d{4}\1\d{4}\1\d{4}|3[47]\d{2}([ -]?)\d{6}\2\d{5})(?!\d)")
 _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}"), rf"\1 {HIDDEN}"),
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"), HIDDEN),
-    (re.compile(r"\bbks_[A-Za-z0-9]+_[A-Za-z0-9_-]+"), f"bks_{HIDDEN}"),
-    (re.compile(r"(?<=://)([^\s:/@?#]*):[^\s/?#]*@"), rf"\1:{HIDDEN}@"),
+    (re.compile(r"(?<=://)([^\s:/@?#]*):[^\s\"'<>]{1,512}@"), rf"\1:{HIDDEN}@"),
+    (_CARD, HIDDEN),
+    # A header's value goes on to the end of its line: parameters, more cookies.
+    (re.compile(r"(?i)((?:authorization|cookie)\s{0,8}[=:]\s{0,8})(?![\"'\\\s])[^\r\n]+"), rf"\1{HIDDEN}"),
     (
         re.compile(
-            r"(?i)\b((?:\w*(?:password|passwd|secret|token|api[_-]?key|authorization|credit[_-]?card)\w*)[\"']?\s*[=:]\s*)"
-            r"(\"[^\"]*\"|'[^']*'|(?:(?:bearer|basic)\s+)?[^\s,;&\"'{}()\[\]]+)"
+            rf"((?:{_TELLING})[\w.-]{{0,40}}\\{{0,3}}[\"'\])]{{0,3}}\s{{0,8}}[=:]{{1,2}}>?\s{{0,8}})(?:{_VALUE})",
+            re.IGNORECASE | re.DOTALL,
         ),
         rf"\1{HIDDEN}",
     ),
-    (re.compile(r"\b\d{4}([ -]?)\d{4}\1\d{4}\1\d{4}\b"), HIDDEN),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}"), rf"\1 {HIDDEN}"),
+    (re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"), HIDDEN),
+    (re.compile(r"bks_[A-Za-z0-9]+_[A-Za-z0-9_-]+"), f"bks_{HIDDEN}"),
+    (re.compile(r"(?<![\w.%+-])[\w.%+-]+(?:@|%40)[\w-]+(?:\.[\w-]+)+"), HIDDEN),
 )
-_HINTS = re.compile(
-    r"(?i)bearer|basic|eyJ|bks_|://|pass|secret|token|api[_-]?key|authoriz|card|\d{4}[ -]?\d{4}[ -]?\d{4}"
-)
+# Most texts have nothing to hide, and this says so in 1 µs: in lower case, and every branch begins with a literal.
+_HINT = re.compile(rf"{_PARTS}|{_WORDS}|bearer|basic|eyj|bks_|://|@|%40").search
 
 
 def redact(value: Any, depth: int = 0) -> Any:
@@ -54,7 +66,7 @@ def redact(value: Any, depth: int = 0) -> Any:
 
 
 def redact_text(text: str) -> str:
-    if not _HINTS.search(text):
+    if not (_HINT(text.lower()) or _CARD.search(text)):
         return text
     for shape, instead in _SHAPES:
         text = shape.sub(instead, text)

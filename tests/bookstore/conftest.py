@@ -1,7 +1,10 @@
 """The API through its front door: `api` is a client of the whole application on a database of its own."""
 
 import asyncio
+import json
+import logging
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
@@ -11,9 +14,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from loguru import logger
 
 from bookstore.app import create_app, mount
 from bookstore.front_door import Runner
+from bookstore.logs import configure_logging, flush_logs
 from bookstore.openapi import Operation
 from bookstore.settings import load_settings
 from bookstore.worker_socket import WORKER
@@ -26,7 +31,7 @@ class FrontDoorServer(TestServer):
     """aiohttp's test server, with the application behind the same door as under gunicorn."""
 
     async def _make_runner(self, **options: Any) -> Runner:
-        return Runner(self.app, **options)
+        return Runner(self.app, **{**options, "handler_cancellation": False})  # what gunicorn's worker leaves it at
 
 
 async def wait_until(holds: Callable[[], object], *, seconds: float = 20.0) -> None:
@@ -60,3 +65,25 @@ def runtime_dir() -> Iterator[Path]:
 async def api(database_url: str, environ: Environ, runtime_dir: Path) -> AsyncIterator[Client]:
     async with serving(environ(database_url, runtime_dir=runtime_dir)) as client:
         yield client
+
+
+Lines = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def access_lines(environ: Environ, tmp_path: Path) -> Iterator[Lines]:
+    """What stands in the access log, as the service itself writes it."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    settings = environ("postgresql:///nowhere", log_level="INFO", runtime_dir=tmp_path)
+    configure_logging(load_settings({**settings, "LOG_DIR": str(tmp_path / "logs")}, Path("/nonexistent")))
+
+    def read() -> list[dict[str, Any]]:
+        flush_logs()
+        file = tmp_path / "logs" / "access.log"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    yield read
+    configure_logging(load_settings(settings, Path("/nonexistent")))
+    logging.root.handlers[:], logging.root.level = handlers, level
+    logger.remove()
+    logger.add(sys.stderr)

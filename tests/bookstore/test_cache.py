@@ -14,8 +14,9 @@ from redis import asyncio as aioredis
 
 from bookstore import cache as cache_module
 from bookstore.background import running
-from bookstore.cache import CACHE, MOST_ANSWERS, STALE_SECONDS, Cache, ReadyAnswer
+from bookstore.cache import CACHE, MOST_PAGES, MOST_SEARCHES, STALE_SECONDS, Cache, ReadyAnswer
 from bookstore.database import DATABASE, connection
+from bookstore.metrics import METRICS
 from bookstore.openapi import Routes
 from bookstore.payloads import respond
 from bookstore.settings import load_settings
@@ -68,18 +69,30 @@ async def test_an_answer_is_fresh_for_a_second_and_stale_for_ten_minutes(environ
 
 async def test_it_is_bounded_by_count_and_by_bytes(environ: Environ, clock: Clock) -> None:
     async with cache_of(environ, clock) as cache:
-        for number in range(MOST_ANSWERS + 10):
+        for number in range(MOST_PAGES + 10):
             cache.keep(f"/{number}", answer(clock))
         assert await cache.stale("/9") is None and await cache.stale("/10") is not None
         for number in range(200):
             cache.keep(f"/large/{number}", answer(clock, b"x" * 250_000))
         left = [number for number in range(200) if await cache.stale(f"/large/{number}")]
-        assert left == list(range(67, 200))  # 133 of 251 KB are just under 32 MiB
+        assert left == list(range(100, 200))  # 100 of 251 KB are just under 24 MiB
         cache.keep("/too-large", answer(clock, b"x" * 300_000))
         assert cache.fresh("/too-large") is None
         for number in range(200):
             cache.keep("/large/same", answer(clock, b"x" * number))
         assert cache.fresh("/large/same") is not None
+
+
+async def test_no_flood_of_searches_pushes_out_the_books(environ: Environ, clock: Clock) -> None:
+    async with cache_of(environ, clock) as cache:
+        cache.keep("/api/v1/books/1", answer(clock))
+        for number in range(MOST_PAGES + MOST_SEARCHES):
+            cache.keep(f"/api/v1/books?q={number}", answer(clock, b"x" * 10_000))
+            cache.keep(f"/api/v1/%62ooks/{number}", answer(clock))
+            cache.keep(f"http://host-{number}/api/v1/books/1", answer(clock))
+        assert await cache.stale("/api/v1/books/1") is not None
+        assert await cache.stale("/api/v1/books?q=1") is None
+        assert await cache.stale(f"/api/v1/books?q={MOST_PAGES + MOST_SEARCHES - 1}") is not None
 
 
 async def test_redis_keeps_a_second_copy_for_who_has_none(environ: Environ, clock: Clock, redis_url: str) -> None:
@@ -157,6 +170,42 @@ def routes() -> Routes:
             return respond({"one": await db.fetch_value("SELECT 1")})
 
     return routes
+
+
+async def test_a_pod_that_never_had_an_answer_gives_the_one_another_left_in_redis_when_the_database_is_gone(
+    database_url: str, environ: Environ, runtime_dir: Path, redis_url: str
+) -> None:
+    deaths = dict(METRICS.task_deaths.values)
+    async with wire_to(database_url) as wire:
+        environment = environ(wire.url, runtime_dir=runtime_dir, redis_url=redis_url)
+        async with serving(environment) as one, serving(environment) as two:
+            async with one.get("/api/v1/books") as response:
+                assert response.status == 200
+                tag, books = response.headers["ETag"], await response.json()
+            await wait_for_keys(redis_url, 1)
+            await wire.unplug()
+            await wait_until(lambda: two.app[DATABASE].breaker != "closed")
+            async with two.get("/api/v1/books") as response:
+                assert (response.status, response.headers["ETag"], await response.json()) == (200, tag, books)
+                assert response.headers["Warning"].startswith("110")
+                assert "database-unavailable" in response.headers["Cache-Status"]
+                assert response.headers["Content-Type"] == "application/json; charset=utf-8"
+            async with two.get("/api/v1/authors") as response:
+                assert response.status == 503
+    assert METRICS.task_deaths.values == deaths  # nobody in the background died of it
+
+
+async def test_a_list_has_a_version_that_is_its_contents(
+    database_url: str, environ: Environ, runtime_dir: Path
+) -> None:
+    async with serving(environ(database_url, runtime_dir=runtime_dir)) as client:
+        for path in ("/api/v1/books", "/api/v1/authors", "/api/v1/subjects", "/api/v1/suggest?q=a"):
+            for prefer in ({}, {}, {"Prefer": "return=total-count"}):
+                async with client.get(path, headers=prefer) as response:
+                    tag = response.headers["ETag"]
+                    assert response.status == 200 and tag.startswith('"')
+                async with client.get(path, headers={**prefer, "If-None-Match": tag}) as response:
+                    assert (response.status, await response.read(), response.headers["ETag"]) == (304, b"", tag)
 
 
 async def counted(client: Client, **headers: str) -> int:

@@ -213,10 +213,8 @@ async def test_nobody_listens_503_at_once_and_recovery_by_itself(wire: Wire, env
         for _ in range(5):
             assert await seconds_to_refusal(database.ask) < PATIENCE
         assert database.breaker != "closed"
-        began = time.monotonic()
         with pytest.raises(DatabaseUnavailable) as raised:
-            await database.ask()
-        assert time.monotonic() - began < 0.5  # refused by the breaker, nobody was asked
+            database.ask().send(None)  # refused by the breaker without waiting once: nobody was asked
         assert raised.value.headers == {"Retry-After": "1"}
         await wire.plug_in()
         await wait_until(lambda: database.breaker == "closed")

@@ -46,7 +46,13 @@ async def test_a_browser_gets_a_page_whose_links_all_work_and_a_program_the_same
         assert answer.headers["Vary"] == "Accept"
     page = Page(text)
     assert not page.inline
-    for accept in ("application/json", "*/*", "", "application/json, text/html"):
+    for accept in ("text/html;q=0.9, application/json;q=0.1", "text/*", "text/html, application/json"):
+        async with api.get("/", headers={"Accept": accept}) as answer:
+            assert answer.content_type == "text/html", accept
+    for accept in (
+        *("application/json", "*/*", "", "application/json, text/html", "text/html;q=0", "text/html;q=0, */*"),
+        *("text/html;q=0.1, application/json", "text/html;q=0.5, */*", "text/html;q=x", "image/png", ";,;q=1"),
+    ):
         async with api.get("/", headers={"Accept": accept}) as answer:
             assert list((await answer.json())["links"]) == page.links
     for link in page.links:
@@ -66,6 +72,9 @@ async def test_the_documentation_works_offline_and_under_its_own_policy(api: Cli
             assert answer.status == 200 and len(await answer.read()) > 100
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
             assert answer.content_type in ("text/css", "text/javascript", "image/png")
+            etag = answer.headers["ETag"]
+        async with api.get(asset, headers={"If-None-Match": etag}) as answer:
+            assert answer.status == 304
     for nowhere in ("/docs/index.html", "/docs/..%2f__init__.py", "/docs/swagger-ui.js.map"):
         async with api.get(nowhere) as answer:
             assert answer.status == 404
@@ -106,7 +115,13 @@ def described() -> dict[str, Any]:
     routes = Routes(tags=["things"])
 
     @routes.get(
-        "/things/{id}", path_model=Place, query=Question, answers=Thing, errors=[Gone], headers={"Link": "Pages"}
+        "/things/{id}",
+        path_model=Place,
+        query=Question,
+        answers=Thing,
+        errors=[Gone],
+        headers={"Link": "Pages"},
+        cached=True,
     )
     async def show_thing(_: Any) -> Any:
         """One thing.
@@ -114,7 +129,7 @@ def described() -> dict[str, Any]:
         And more about it.
         """
 
-    @routes.put("/things", body=Thing, answers={201: Thing, 204: None})
+    @routes.route("PUT", "/things", body=Thing, answers={201: Thing, 204: None})
     async def put_thing(_: Any) -> Any: ...
 
     return document(routes, "/v2")
@@ -130,12 +145,13 @@ def test_a_route_is_described_by_what_it_says(described: dict[str, Any]) -> None
     assert parameters["tag"]["schema"]["type"] == "array"
     assert set(get["responses"]) >= {"200", "304", "400", "404", "410", "422", "503", "default"}
     assert "`gone`" in get["responses"]["410"]["description"]
-    assert "Link" in get["responses"]["200"]["headers"]
+    assert {"Link", "ETag"} <= set(get["responses"]["200"]["headers"])
     put = described["paths"]["/v2/things"]["put"]
     assert put["summary"] == "Put thing"
-    assert set(put["responses"]) == {"201", "204", "400", "413", "415", "422", "503", "default"}
+    assert set(put["responses"]) == {"201", "204", "400", "408", "413", "415", "422", "503", "default"}
     assert put["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Thing"}
     assert "content" not in put["responses"]["204"]
+    assert "304" not in put["responses"]
     assert set(described["components"]["schemas"]) >= {"Thing", "Problem"}
 
 

@@ -354,7 +354,7 @@ async def test_security_headers_on_every_answer(client: Client) -> None:
         raw = b"\r\n".join(lines) + b"\r\n\r\n"
         answer = asyncio.run_coroutine_threadsafe(_exchange(server.port or 0, raw), loop).result(20)
         status = int(answer.split(b" ", 2)[1])
-        assert status < 500, answer
+        assert status < 500 or status == 501, answer  # a method nobody ever heard of
         found = {line.split(b":", 1)[0].strip().lower() for line in answer.split(b"\r\n")}
         wanted = {name.lower().encode() for name in (*SECURITY_HEADERS, "X-Request-ID", "Vary")}
         assert wanted <= found, answer

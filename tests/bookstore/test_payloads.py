@@ -1,6 +1,6 @@
 """What is read at the edge, and what is refused there."""
 
-import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,7 +20,6 @@ from bookstore.payloads import (
     as_json,
     parse_json,
     read_body,
-    read_header,
     read_path,
     read_query,
     respond,
@@ -58,7 +57,7 @@ async def client(module_database_url: str, environ: Environ, runtime_dir: Path) 
 
     @routes.get("/places/{id}", path_model=Place)
     async def place(request: web.Request) -> web.Response:
-        return respond({"id": read_path(request, Place).id, "prefer": read_header(request, "Prefer")})
+        return respond({"id": read_path(request, Place).id})
 
     async with serving(environ(module_database_url, runtime_dir=runtime_dir), more=routes) as client:
         yield client
@@ -89,7 +88,11 @@ async def test_what_does_not_fit_is_422_with_a_pointer_to_each_place(client: Cli
 
 
 @pytest.mark.parametrize(
-    "body", ["", "{", "{'a': 1}", "[1,]", "NaN", '{"a": Infinity}', b"\xff\xfe", b"\xed\xa0\x80", "[" * 9000]
+    "body",
+    [
+        *("", "{", "{'a': 1}", "[1,]", "NaN", '{"a": Infinity}', b"\xff\xfe", b"\xed\xa0\x80", "[" * 9000),
+        *('{"titles": []}'.encode(coding) for coding in ("utf-16", "utf-16-le", "utf-32", "utf-8-sig")),
+    ],
 )
 async def test_what_is_no_json_is_400(client: Client, body: bytes | str) -> None:
     status, error, _ = await refusal(client, body)
@@ -129,6 +132,18 @@ async def test_a_body_that_breaks_its_own_encoding_is_400(client: Client) -> Non
     assert (status, error) == (400, "bad_request")
 
 
+async def test_a_body_may_be_packed_in_ways_we_can_undo_and_no_other(client: Client) -> None:
+    order = json.dumps({"price": {"amount": 5, "currency": "USD"}}).encode()
+    for packed, encoding in ((order, "identity"), (gzip.compress(order), "gzip"), (gzip.compress(order), "GZip")):
+        headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
+        async with client.post("/orders", data=packed, headers=headers) as answer:
+            assert answer.status == 201, encoding
+    for unknown in ("br", "zstd", "compress", "gzip, gzip", "nonsense"):
+        headers = {"Content-Type": "application/json", "Content-Encoding": unknown}
+        async with client.post("/orders", data=order, headers=headers) as answer:
+            assert (answer.status, answer.headers["Accept-Encoding"]) == (415, "gzip, deflate"), unknown
+
+
 async def test_a_query_becomes_its_model(client: Client) -> None:
     async with client.get("/filter?q=a+b&year=-5&tag=x&tag=y") as answer:
         assert await answer.json() == {"q": "a b", "year": -5, "tag": ["x", "y"]}
@@ -139,7 +154,7 @@ async def test_a_query_becomes_its_model(client: Client) -> None:
     [
         ("nonsense=1&year=soon", {"/query/nonsense", "/query/year"}),
         ("q=1&q=2", {"/query/q"}),
-        ("q=a%00b", {"/path"}),
+        ("q=a%00b", {"/query/q"}),
         ("a/b~=1", {"/query/a~1b~0"}),
     ],
 )
@@ -150,17 +165,12 @@ async def test_unknown_repeated_and_wrong_parameters_are_422(client: Client, que
         assert {each["pointer"] for each in problem["details"]["errors"]} == pointers
 
 
-async def test_paths_and_headers_are_checked_too(client: Client) -> None:
-    async with client.get("/places/abc", headers={"Prefer": "x"}) as answer:
-        assert await answer.json() == {"id": "abc", "prefer": "x"}
+async def test_paths_are_checked_too(client: Client) -> None:
+    async with client.get("/places/abc") as answer:
+        assert await answer.json() == {"id": "abc"}
     async with client.get("/places/abcdefg") as answer:
         assert answer.status == 422
         assert (await answer.json(content_type=None))["details"]["errors"][0]["pointer"] == "/path/id"
-    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
-    writer.write(b"GET /places/abc HTTP/1.1\r\nHost: x\r\nPrefer: \xff\r\nConnection: close\r\n\r\n")
-    answer_as_it_came = await reader.read()
-    writer.close()
-    assert answer_as_it_came.startswith(b"HTTP/1.1 422") and b'"/header/Prefer"' in answer_as_it_came
 
 
 @settings(max_examples=300, deadline=None)
@@ -170,7 +180,7 @@ def test_any_bytes_are_json_or_refused(raw: bytes) -> None:
         document = parse_json(raw)
     except (MalformedJson, Invalid):
         return
-    assert json.loads(raw) == document
+    assert json.loads(raw.decode("utf-8")) == document
 
 
 JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
