@@ -90,7 +90,8 @@ def load_settings(environ: Mapping[str, str] | None = None, env_file: Path | Non
         wrong = [Fault(str(error["loc"][0]).upper(), _problem(error["msg"])) for error in refused.errors()]
         faults += [fault for fault in dict.fromkeys(wrong) if fault.name not in {known.name for known in faults}]
         settings = Settings.model_construct(**_what_stands(values, {fault.name.lower() for fault in faults}))
-    unusable = {fault.name.lower() for fault in faults}
+    # A profile nobody knows is judged as production is: whoever repairs its name is not sent back for the rest.
+    unusable = {fault.name.lower() for fault in faults} - {"environment"}
     for rule in RULES:
         if not unusable & set(rule.about) and (problem := rule.check(settings)):
             faults.append(Fault(rule.about[0].upper(), problem))
@@ -292,6 +293,14 @@ def _strong(name: str) -> Rule:
 RULES = (
     _strong("secret_key"),
     _strong("jwt_secret_key"),
+    Rule(
+        ("jwt_secret_key", "secret_key", "environment"),
+        lambda s: (
+            "must differ from SECRET_KEY: who learns one must not have both"
+            if s.jwt_secret_key == s.secret_key and s.environment != "development"
+            else None
+        ),
+    ),
     Rule(
         ("debug", "environment"),
         lambda s: "shows tracebacks to callers and is refused in production" if s.debug and _is_live(s) else None,

@@ -115,6 +115,20 @@ def test_default_and_short_secrets_are_refused_outside_development(secret: str) 
     assert load_settings({**GOOD, "SECRET_KEY": secret, "ENVIRONMENT": "development"}, NOWHERE)
 
 
+def test_the_two_secrets_must_differ_outside_development() -> None:
+    same = {**GOOD, "JWT_SECRET_KEY": GOOD_SECRET}
+    for profile in ("production", "staging", "test"):
+        assert faults_of(**same, ENVIRONMENT=profile) == {
+            "JWT_SECRET_KEY": "must differ from SECRET_KEY: who learns one must not have both"
+        }
+    assert load_settings({**same, "ENVIRONMENT": "development"}, NOWHERE)
+
+
+def test_under_a_profile_nobody_knows_what_production_refuses_is_told_in_the_same_run() -> None:
+    found = faults_of(**{**GOOD, "SECRET_KEY": "short"}, ENVIRONMENT="bogus", CORS_ORIGINS="*", DEBUG="1")
+    assert set(found) == {"ENVIRONMENT", "SECRET_KEY", "CORS_ORIGINS", "DEBUG"}
+
+
 def test_an_empty_variable_counts_as_not_set() -> None:
     assert load_settings({**GOOD, "REDIS_URL": "", "PORT": ""}, NOWHERE).port == 8000
 
