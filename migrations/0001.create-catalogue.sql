@@ -135,7 +135,7 @@ CREATE TABLE book_subjects (
 
 CREATE INDEX books_of_a_subject ON book_subjects (subject_id, book_id);
 
--- The catalogue's own vocabulary, folded: for "did you mean" and for completing the word being typed.
+-- The vocabulary of what the shop sells, folded: for "did you mean" and for completing the word being typed.
 CREATE TABLE search_words (
     word text COLLATE "C" PRIMARY KEY,
     books integer NOT NULL CHECK (books > 0)
@@ -152,7 +152,9 @@ BEGIN
             SELECT word, ndoc FROM ts_stat(
                 'SELECT to_tsvector(''pg_catalog.simple'', sort_title) FROM books WHERE archived_at IS NULL')
             UNION ALL
-            SELECT word, ndoc FROM ts_stat('SELECT words FROM contributors')
+            SELECT word, ndoc FROM ts_stat('SELECT words FROM contributors c WHERE EXISTS (
+                SELECT FROM book_contributors bc JOIN books b ON b.id = bc.book_id
+                WHERE bc.contributor_id = c.id AND b.archived_at IS NULL)')
         ) AS found WHERE char_length(word) BETWEEN 3 AND 40 AND word ~ '[^0-9]' GROUP BY 1;
     -- What is the same is not even tried: ON CONFLICT locks the row it meets, and a row lock is a write.
     INSERT INTO search_words (word, books) SELECT word, books FROM current_search_words AS now_there

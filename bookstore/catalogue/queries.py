@@ -190,15 +190,10 @@ SUGGEST_AUTHORS = f"""
     ) AS found WHERE books > 0 ORDER BY books DESC, sort_key, id LIMIT 8
 """
 
-# … and the words the last one may become, common ones first: those that find a book …
+# … and the words a single one may become, the common ones first; all of them are words of books in the shop …
 SUGGEST_WORDS = """
-    SELECT w.word AS text FROM (
-        SELECT word, books FROM search_words WHERE word > %(last)s AND word < %(last_end)s
-        ORDER BY books DESC, word LIMIT 24
-    ) AS w
-    WHERE EXISTS (SELECT FROM books b WHERE b.archived_at IS NULL
-        AND b.search @@ plainto_tsquery('pg_catalog.simple', w.word))
-    ORDER BY w.books DESC, w.word LIMIT 8
+    SELECT word AS text FROM search_words WHERE word > %(last)s AND word < %(last_end)s
+    ORDER BY books DESC, word LIMIT 8
 """
 
 # … and after other words those that stand beside them in a book. Looking among the common words first would cost a

@@ -295,6 +295,8 @@ def _explained(fault: csv.Error, opened: int, last: int | None = None) -> str:
         text = f"a cell is longer than {csv.field_size_limit():,} characters"
     elif "expected after" in text:
         text = "a quote inside a quoted cell is not doubled"
+    elif "new-line character" in text:
+        text = "has a CR inside a line; end lines with LF or CRLF, and put quotes around a cell of several lines"
     return text if last is None else f"a quote opened in line {opened} is never closed, or in line {last} {text}"
 
 

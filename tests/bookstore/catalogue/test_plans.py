@@ -11,6 +11,7 @@ import pytest
 from bookstore.catalogue.browse import browse, fetch_page
 from bookstore.catalogue.models import BookQuery
 from bookstore.catalogue.queries import AUTHORS, SHOWN_AUTHORS
+from bookstore.catalogue.search import matches, understand
 from bookstore.pagination import Position
 
 from .shop import Shop
@@ -83,6 +84,18 @@ async def test_page_400_reads_no_more_than_page_1(full_shop: Shop, query: dict[s
         assert plan["Actual Rows"] == first["Actual Rows"] == 21
         assert read(plan) <= 1.5 * read(first)
         assert "Seq Scan" not in {node["Node Type"] for node in nodes(plan) if node.get("Relation Name") == "books"}
+
+
+@pytest.mark.parametrize("sku", ["sku-7654", "SKU-7654"])
+def test_a_number_is_found_by_an_index_in_any_case(full_shop: Shop, sku: str) -> None:
+    meaning = understand(sku)
+    sql = f"SELECT id FROM books b WHERE b.archived_at IS NULL AND {matches(meaning, 'words')}"
+    with full_shop.db.cursor() as cursor:
+        cursor.execute(sql, meaning.params())
+        assert len(cursor.fetchall()) == 1
+    plan = full_shop.value(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", meaning.params())[0]["Plan"]
+    assert "Seq Scan" not in {node["Node Type"] for node in nodes(plan)}
+    assert read(plan) <= 30
 
 
 async def test_the_last_authors_read_no_more_than_the_first(full_shop: Shop) -> None:

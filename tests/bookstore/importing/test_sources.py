@@ -145,6 +145,13 @@ def test_a_quote_open_at_the_end_and_one_inside_a_cell_are_explained() -> None:
     assert second.reason == "a quote opened in line 3 is never closed"
 
 
+def test_a_stray_carriage_return_is_explained_without_python() -> None:
+    bad, good = read(b"sku,title\na,A\rB,x\nb,B\n")
+    assert isinstance(bad, Problem)
+    assert bad.reason.startswith("has a CR inside a line")
+    assert good == Row(2, 3, {"sku": "b", "title": "B"})
+
+
 def test_lines_of_megabytes_are_skipped_and_never_kept() -> None:
     huge = b"x" * (3 * LINE_LIMIT)
     lines = Lines(io.BytesIO(b"sku,title\na," + huge + b"\nb,B\n"), "books.csv")
