@@ -12,7 +12,8 @@ DEEPEST = 24
 # One list, for the names of a mapping and for `name=value` in a text. The short words count as whole ones only.
 _PARTS = (
     r"pass[_-]?(?:word|wd|phrase|code)|secret|token|credential|authori[sz]ation"
-    r"|api[_-]?key|access[_-]?key|private[_-]?key|signing[_-]?key|cookie|credit[_-]?card|card[_-]?(?:number|no)|cvv|cvc|iban|e[_-]?mail|phone|signature"
+    r"|api[_-]?key|access[_-]?key|private[_-]?key|signing[_-]?key|cookie|credit[_-]?card|card[_-]?(?:number|no)"
+    r"|cvv|cvc|iban|e[_-]?mail|phone|signature"
 )
 _WORDS = r"pwd|jwt|auth|session|otp|pin|pan|ssn|dsn"
 _TELLING = rf"{_PARTS}|(?<![A-Za-z])(?:{_WORDS})(?!(?-i:[a-z]))"

@@ -22,12 +22,42 @@ if TYPE_CHECKING:
 
 SERVICE = "supervisor"
 REDACTED = "[redacted]"
-NEVER_SHOWN = re.compile(
-    r"passw|passphrase|secret|token|api[_-]?key|authorization|cookie|credit[_-]?card|card[_-]?number|cvv|private[_-]?key|credential",
-    re.I,
+# One list, for the names of a mapping and for `name=value` in a text. The short words count as whole ones only.
+_PARTS = (
+    r"pass[_-]?(?:word|wd|phrase|code)|secret|token|credential|authori[sz]ation"
+    r"|api[_-]?key|access[_-]?key|private[_-]?key|signing[_-]?key|cookie|credit[_-]?card|card[_-]?(?:number|no)"
+    r"|cvv|cvc|iban|e[_-]?mail|phone|signature"
 )
-URL_PASSWORD = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s/@]+@", re.I)
-DSN_PASSWORD = re.compile(r"\bpassword\s*=\s*('[^']*'|\S+)", re.I)
+_WORDS = r"pwd|jwt|auth|session|otp|pin|pan|ssn|dsn"
+_TELLING = rf"{_PARTS}|(?<![A-Za-z])(?:{_WORDS})(?!(?-i:[a-z]))"
+_VALUE = (
+    r"b?\"(?:[^\"\\]|\\.)*\"?|b?'(?:[^'\\]|\\.)*'?"  # quoted, with escaped quotes in it; perhaps cut off
+    r"|\\+\".*?(?:\\+\"|$)|\\+'.*?(?:\\+'|$)"  # within a text that was quoted as a whole
+    r"|\[[^\]]*\]?|\([^)]*\)?|\{[^}]*\}?"
+    r"|(?:(?:bearer|basic|digest|negotiate)\s+)?[^\s&]+"
+)
+NEVER_SHOWN = re.compile(_TELLING, re.I)
+SHAPES = (
+    (re.compile(r"(?<=://)([^\s:/@?#]*):[^\s\"'<>]{1,512}@"), rf"\1:{REDACTED}@"),
+    (re.compile(r"(?<!\d)(?:\d{4}([ -]?)\d{4}\1\d{4}\1\d{4}|3[47]\d{2}([ -]?)\d{6}\2\d{5})(?!\d)"), REDACTED),
+    (re.compile(r"(?i)((?:authorization|cookie)\s{0,8}[=:]\s{0,8})(?![\"'\\\s])[^\r\n]+"), rf"\1{REDACTED}"),
+    (
+        re.compile(
+            rf"((?:{_TELLING})[\w.-]{{0,40}}\\{{0,3}}[\"'\])]{{0,3}}\s{{0,8}}[=:]{{1,2}}>?\s{{0,8}})(?:{_VALUE})",
+            re.I | re.S,
+        ),
+        rf"\1{REDACTED}",
+    ),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}"), rf"\1 {REDACTED}"),
+    (re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"), REDACTED),
+    (re.compile(r"bks_[A-Za-z0-9]+_[A-Za-z0-9_-]+"), f"bks_{REDACTED}"),
+    (re.compile(r"(?<![\w.%+-])[\w.%+-]+(?:@|%40)[\w-]+(?:\.[\w-]+)+"), REDACTED),
+)
+# Controls, what ends a line, and what turns the direction of writing round.
+CONTROLS = {
+    code: chr(code).encode("unicode_escape").decode()
+    for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
 OF_A_REQUEST = ("request_id", "user_id", "endpoint", "method", "status_code", "response_time_ms")
 DEEPEST = 12
 
@@ -71,8 +101,10 @@ def redact(value: Any, depth: int = 0) -> Any:
 
 
 def redact_text(text: str) -> str:
-    """Without what stands between `://user:` and `@`, or after `password=`."""
-    return DSN_PASSWORD.sub(f"password={REDACTED}", URL_PASSWORD.sub(rf"\g<before>:{REDACTED}@", text))
+    """Without what stands between `://user:` and `@`, after a telling name, or tells itself by its form."""
+    for shape, instead in SHAPES:
+        text = shape.sub(instead, text)
+    return text
 
 
 def render_json(record: "Record") -> str:
@@ -128,8 +160,9 @@ def _write_text(message: "Message") -> None:
         level = f"\x1b[{COLOURS.get(record['level'].name, 37)}m{level}\x1b[0m"
     extra = {name: value for name, value in record["extra"].items() if name != "logger"}
     facts = "".join(f" {name}={value}" for name, value in redact(extra).items())
-    exception = _exception(record)
-    text = redact_text(record["message"]) + facts + (f"\n{exception}" if exception else "")
+    text = f"{redact_text(record['message'])}{facts}".translate(CONTROLS)
+    for line in (_exception(record) or "").splitlines():  # indented, so that none passes for a line of ours
+        text += f"\n  {line.translate(CONTROLS)}"
     _write(f"{record['time']:HH:mm:ss.SSS} {level} supervisor  {text}\n")
 
 

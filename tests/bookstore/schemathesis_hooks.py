@@ -22,7 +22,7 @@ SERVER = os.environ["BOOKSTORE_URL"]
 
 
 def an_isbn(number: int, prefix: str, spelling: int) -> str:
-    digits = f"{prefix}{number:09}"
+    digits = f"{prefix}{number:09}".replace("9790", "9791", 1)  # 979-0 is no ISBN: sheet music has it
     isbn13 = digits + str(-sum(int(d) * (3 if place % 2 else 1) for place, d in enumerate(digits)) % 10)
     spellings = [isbn13, f"{isbn13[:3]}-{isbn13[3:4]}-{isbn13[4:12]}-{isbn13[12]}", isbn10_of(isbn13) or isbn13]
     return spellings[spelling]
