@@ -93,8 +93,11 @@ def load_settings(environ: Mapping[str, str] | None = None, env_file: Path | Non
     # A profile nobody knows is judged as production is: whoever repairs its name is not sent back for the rest.
     unusable = {fault.name.lower() for fault in faults} - {"environment"}
     for rule in RULES:
-        if not unusable & set(rule.about) and (problem := rule.check(settings)):
-            faults.append(Fault(rule.about[0].upper(), problem))
+        blamed = rule.about[0].upper()
+        if unusable & set(rule.about) or blamed in {fault.name for fault in faults}:
+            continue
+        if problem := rule.check(settings):
+            faults.append(Fault(blamed, problem))
     if faults:
         raise ConfigurationError(sorted(faults))
     settings._origins = {name: origin for name, (_, origin) in given.items()}

@@ -122,6 +122,10 @@ def test_the_two_secrets_must_differ_outside_development() -> None:
             "JWT_SECRET_KEY": "must differ from SECRET_KEY: who learns one must not have both"
         }
     assert load_settings({**same, "ENVIRONMENT": "development"}, NOWHERE)
+    assert set(faults_of(**{**GOOD, "SECRET_KEY": "short", "JWT_SECRET_KEY": "short"})) == {
+        "SECRET_KEY",
+        "JWT_SECRET_KEY",
+    }
 
 
 def test_under_a_profile_nobody_knows_what_production_refuses_is_told_in_the_same_run() -> None:
