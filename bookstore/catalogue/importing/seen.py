@@ -6,13 +6,14 @@ import pickle
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Generic, TypeVar
 
 from bookstore.catalogue.roles import makers
 
 from .book import Book
+from .outcome import ImportInterrupted
 
 Kept = TypeVar("Kept")
 
@@ -41,7 +42,8 @@ class Seen(Generic[Kept]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._sqlite.close()
-        self._aside.close()
+        with suppress(OSError):  # what could not be written before cannot now, and nobody wants it any more
+            self._aside.close()
 
     @contextmanager
     def provisionally(self) -> Iterator[None]:
@@ -74,12 +76,14 @@ class Seen(Generic[Kept]):
             self._sqlite.execute("INSERT INTO books VALUES (?, ?)", (book_id, row))
 
     def put_aside(self, thing: Kept) -> None:
-        pickle.dump(thing, self._aside, pickle.HIGHEST_PROTOCOL)
+        with _room():
+            pickle.dump(thing, self._aside, pickle.HIGHEST_PROTOCOL)
 
     def what_was_put_aside(self) -> Iterator[tuple[Kept, int]]:
         """In the order it came, each with how many bytes were taken so far; once, and after the last was put there."""
-        end = self._aside.tell()
-        self._aside.seek(0)
+        with _room():
+            end = self._aside.tell()
+            self._aside.seek(0)
         while (at := self._aside.tell()) < end:
             yield pickle.load(self._aside), at  # noqa: S301 - our own, from a file without a name
 
@@ -94,6 +98,14 @@ class Seen(Generic[Kept]):
         [(names,)] = self._sqlite.execute("SELECT count(*) FROM names")
         [(people,)] = self._sqlite.execute("SELECT count(*) FROM people")
         return names, people
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as fault:
+        raise ImportInterrupted(f"no room for rows put aside in {tempfile.gettempdir()}: {fault.strerror}") from fault
 
 
 def _keys(book: Book) -> list[str]:

@@ -12,6 +12,7 @@ from .outcome import SHOWN_VALUE, ImportInterrupted, ImportRefused, Problem, Row
 
 FORMATS = ("csv", "jsonl", "onix")
 LINE_LIMIT = 1 << 20  # bytes; a file that never ends its line would otherwise sit in memory whole
+READ_AGAIN_LIMIT = 64 << 20  # characters of one file, behind quotes that nobody closed: ten seconds at the very most
 LONGEST_NUMBER = 1000  # digits; Python converts no more than 4,300, and no field has a use for them
 
 _SUFFIXES = {
@@ -117,8 +118,8 @@ class Lines:
 class CsvRows:
     """Rows of a CSV file with a header. The separator is whichever of , ; tab | the header uses most.
 
-    A quote that is never closed makes one bad row: what it ran over is read again, from the line after the one it was
-    opened in.
+    A quote that is never closed, or by chance by a later row, makes one bad row: what it ran over is read again, from
+    the line after the one it was opened in.
     """
 
     def __init__(self, lines: Lines, name: str) -> None:
@@ -155,8 +156,14 @@ class CsvRows:
             if len(cells) == len(self.columns):
                 yield Row(number, line, dict(zip(self.columns, cells, strict=True)))
             else:
-                ragged = RowProblem(f"has {len(cells)} cells where the header has {len(self.columns)}", value=cells[0])
-                yield ragged.at(number, line)
+                yield self._ragged(cells, line).at(number, line)
+
+    def _ragged(self, cells: list[str], first: int) -> RowProblem:
+        reason = f"has {len(cells)} cells where the header has {len(self.columns)}"
+        last = first + len(self._lines.record) - 1
+        if last > first:  # a stray quote of a later row closed the one that this row opened?
+            reason += f"; a quote opened in line {first} is closed in line {last}{self._lines.read_again_after(first)}"
+        return RowProblem(reason, value=cells[0])
 
     def _given_up(self, fault: csv.Error | RowProblem, first: int) -> RowProblem:
         """What is wrong with the record that began in line `first`; the lines it had no right to will come again."""
@@ -164,11 +171,12 @@ class CsvRows:
         last = first + len(read) - 1
         if len(read) == 1:
             return fault if isinstance(fault, RowProblem) else RowProblem(_explained(fault, first))
-        opened = first + _opening_line([line for line in read if isinstance(line, str)], self._separator)
-        self._lines.read_again_after(opened)
+        index, cells = _open_quote([line for line in read if isinstance(line, str)], self._separator)
+        opened = first + (index if cells <= len(self.columns) else 0)  # too many: an earlier quote was closed by chance
+        missed = self._lines.read_again_after(opened)
         if isinstance(fault, RowProblem):
-            return RowProblem(f"the quote opened in line {opened} runs on to line {last}: {fault.reason}")
-        return RowProblem(_explained(fault, opened, last))
+            return RowProblem(f"the quote opened in line {opened} runs on to line {last}: {fault.reason}{missed}")
+        return RowProblem(_explained(fault, opened, last) + missed)
 
 
 class _LinesOfRecord:
@@ -179,6 +187,7 @@ class _LinesOfRecord:
         self._again: deque[str | RowProblem] = deque()
         self._size = 0
         self._began = 0
+        self._left = READ_AGAIN_LIMIT
         self.record: list[str | RowProblem] = []
 
     def begin(self) -> int:
@@ -201,8 +210,14 @@ class _LinesOfRecord:
         self._size += len(line)
         return line
 
-    def read_again_after(self, number: int) -> None:
-        self._again.extendleft(reversed(self.record[number - self._began + 1 :]))
+    def read_again_after(self, number: int) -> str:
+        """Returns what is to be said when that is too much, in the end: a file of nothing but stray quotes."""
+        again = self.record[number - self._began + 1 :]
+        self._left -= self._size
+        if self._left < 0:
+            return f"; what follows, up to line {self._began + len(self.record) - 1}, is left out with it"
+        self._again.extendleft(reversed(again))
+        return ""
 
     def _next(self) -> str | RowProblem:
         if self._again:
@@ -213,9 +228,9 @@ class _LinesOfRecord:
             return fault
 
 
-def _opening_line(lines: list[str], separator: str) -> int:
-    """Which of the lines of one record opened the quote that is open at their end."""
-    opened, quoted = 0, False
+def _open_quote(lines: list[str], separator: str) -> tuple[int, int]:
+    """Which of the lines of one record opened the quote that is open at their end, and which cell of it that is."""
+    opened, cells, quoted = 0, 1, False
     for index, line in enumerate(lines):
         at = 0  # while not quoted: where a cell begins
         while at >= 0:
@@ -223,16 +238,18 @@ def _opening_line(lines: list[str], separator: str) -> int:
                 quoted, opened, at = True, index, at + 1
             elif not quoted:
                 end = line.find(separator, at)
+                cells += end >= 0
                 at = end + 1 if end >= 0 else -1
             elif (end := line.find('"', at)) < 0:
                 at = -1
             elif line.startswith('"', end + 1):
                 at = end + 2
             elif line.startswith(separator, end + 1):
+                cells += 1
                 quoted, at = False, end + 2
             else:
-                return opened  # the quote that made csv give up
-    return opened
+                return opened, cells  # the quote that made csv give up
+    return opened, cells
 
 
 class JsonlRows:

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import resource
 import signal
 import subprocess
 import sys
@@ -91,6 +92,15 @@ def test_bad_rows_are_shown_a_few_and_written_all_and_the_status_is_one(
     assert lines[0] == "row,line,severity,column,value,reason"
     assert len(lines) == 16
     assert lines[1].startswith("4,5,error,language,'=english,"), "no spreadsheet runs what a feed says"
+
+
+def test_one_open_quote_costs_one_row(command: Command, tmp_path: Path, database_url: str) -> None:
+    good = csv_bytes([{"sku": f"s{number}", "title": f"Title {number}"} for number in range(3100)]).splitlines(True)
+    path = written(tmp_path, "open.csv", b"".join([*good[:101], b'bad,"open\r\n', *good[101:]]))
+    found = json.loads(command(path, "--json").stdout)
+    assert (found["rows"], found["created"], found["failed"]) == (3101, 3100, 1)
+    assert [problem["row"] for problem in found["problems"]] == [101]
+    assert query(database_url, "SELECT count(*) FROM books") == [(3100,)]
 
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])
@@ -262,6 +272,20 @@ def test_ctrl_c_ends_it_and_says_so_in_its_job(
     process.send_signal(signal.SIGINT)
     assert process.wait() == 130
     assert query(database_url, "SELECT status, error FROM import_jobs") == [("failed", "interrupted")]
+
+
+def test_no_room_for_what_is_put_aside_is_one_sentence(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, database_url: str
+) -> None:
+    path = tmp_path / "prices.jsonl"
+    path.write_text("".join(json.dumps({"sku": f"s{n}", "prices": {"USD": 1}}) + "\n" for n in range(20_000)))
+    limit = (1 << 20, 1 << 20)
+    process = start(path, stderr=subprocess.PIPE, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    said = process.communicate()[1].decode()
+    assert process.returncode == 3
+    assert said.count("\n") == 1
+    assert "no room for rows put aside" in said
+    assert query(database_url, "SELECT status FROM import_jobs") == [("failed",)]
 
 
 def wait_for_rows(url: str, rows: int) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bookstore.catalogue.importing import sources
 from bookstore.catalogue.importing.outcome import ImportRefused, Problem
 from bookstore.catalogue.importing.sources import LINE_LIMIT, Lines, Row, format_of, read_rows
 
@@ -94,6 +95,21 @@ def test_reading_goes_on_behind_the_line_that_opened_the_quote_not_the_one_that_
     assert "opened in line 5" in found[1].reason
     assert found[2] == Row(3, 6, {"sku": "c", "title": "C", "subtitle": "x"})
     assert found[3] == Row(4, 7, {"sku": "d", "title": 'D "D"', "subtitle": "x"})
+
+
+@pytest.mark.parametrize("closing", ['51,5",x', '51,5","x', '51,"5"","x', 'a","b","c","d'])
+def test_a_quote_that_a_later_row_closes_by_chance_swallows_no_good_one(closing: str) -> None:
+    found = read(b"sku,title\n" + b'bad,"open\n' + good_rows(2, 50) + closing.encode() + b"\n" + good_rows(52, 9000))
+    good = [row.values["sku"] for row in found if isinstance(row, Row)]
+    assert [sku for sku in good if sku != "51"] == [*map(str, range(2, 51)), *map(str, range(52, 9001))]
+    assert next(row.row for row in found if isinstance(row, Problem)) == 1
+
+
+def test_a_file_of_nothing_but_stray_quotes_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "READ_AGAIN_LIMIT", 1_000_000)
+    found = read(b"sku,title\n" + b'a","""\n' * 5000 + good_rows(1, 3))
+    assert all(isinstance(row, Problem) for row in found)
+    assert "is left out with it" in str(found[-1])
 
 
 def test_a_quote_that_runs_into_a_line_nobody_can_read_makes_two_bad_rows_of_two_bad_lines() -> None:
