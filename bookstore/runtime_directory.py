@@ -5,9 +5,11 @@ The supervisor spells the same names in a file of its own: neither program impor
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,8 +31,16 @@ class RuntimeDirectory:
         self.pidfile = path / "gunicorn.pid"
 
     def prepare(self) -> None:
+        """For the pod's own user alone, also when it was there before us."""
         for folder in (self.path, self.workers):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = folder.stat() if folder == self.path else folder.lstat()
+            if not stat.S_ISDIR(found.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+            if found.st_uid != os.geteuid():
+                raise PermissionError(errno.EPERM, f"it belongs to user {found.st_uid}, not to {os.geteuid()}")
+            if stat.S_IMODE(found.st_mode) != 0o700:
+                folder.chmod(0o700)
 
     def worker_socket(self, boot: str) -> Path:
         return self.workers / f"{boot}.sock"
@@ -39,7 +49,9 @@ class RuntimeDirectory:
         """A worker's last words, whole or not at all."""
         path = self.workers / f"{boot}.final.json"
         temporary = path.with_name(f".{path.name}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        temporary.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(orjson.dumps(snapshot))
         temporary.replace(path)
@@ -81,10 +93,19 @@ def needed_migrations(directory: Path) -> frozenset[str]:
     for file in directory.glob("*.sql"):
         if file.name.endswith(".rollback.sql") or file.name.startswith("post-apply"):  # yoyo marks neither
             continue
-        head = file.read_text(encoding="utf-8")[:2000]
-        if not _PHASE_AFTER.search(head):
+        if not _is_for_later(file.read_text(encoding="utf-8")):
             needed.add(file.name.removesuffix(".sql"))
     return frozenset(needed)
 
 
-_PHASE_AFTER = re.compile(r"^\s*--\s*phase\s*:\s*after\s*$", re.MULTILINE | re.IGNORECASE)
+def _is_for_later(text: str) -> bool:
+    """`-- phase: after` in the comments at the file's head; what stands further down decides nothing."""
+    for line in text.splitlines():
+        if line.strip() and not line.lstrip().startswith(("--", "#")):
+            return False
+        if said := _PHASE.match(line):
+            return said[1].lower() == "after"
+    return False
+
+
+_PHASE = re.compile(r"^\s*(?:--|#)\s*phase\s*:\s*(\S+)\s*$", re.IGNORECASE)

@@ -20,7 +20,7 @@ from loguru import logger
 from supervisor import processes
 from supervisor.pod import Pod, timestamp
 from supervisor.policy import Finding, quorum, restart_pause
-from supervisor.runtime_directory import RuntimeDirectory, read_json, write_whole
+from supervisor.runtime_directory import RuntimeDirectory, clear, write_whole
 from supervisor.settings import EXIT_CONFIGURATION
 
 STABLE_AFTER = 60.0
@@ -157,7 +157,7 @@ class Child:
         """A worker that outlives its master would keep the port."""
         kill_session(process.pid, self._mark, whole=True)
         await process.wait()
-        self._directory.child.unlink(missing_ok=True)
+        clear(self._directory.child)
 
 
 def remember_session(directory: RuntimeDirectory, pid: int, mark: str) -> None:
@@ -175,20 +175,17 @@ def remember_session(directory: RuntimeDirectory, pid: int, mark: str) -> None:
 
 def clear_leftovers(directory: RuntimeDirectory) -> None:
     """Kills what a killed supervisor left, and removes what would stop a new master. Never a stranger."""
-    told = read_json(directory.child)
-    if told and told.get("machine_boot") == processes.machine_boot():
-        pid = int(told.get("pid") or 0)
-        leader = processes.look_at(pid)
-        same = leader is not None and leader.start == told.get("start")
-        killed = kill_session(pid, str(told.get("mark") or ""), whole=same)
+    left = directory.read_child()
+    if left and left.machine_boot == processes.machine_boot():
+        leader = processes.look_at(left.pid)
+        same = leader is not None and leader.start == left.start
+        killed = kill_session(left.pid, left.mark, whole=same)
         if killed:
             logger.bind(pids=sorted(killed)).warning(
                 "{} processes of a session before this one were ended", len(killed)
             )
-    directory.child.unlink(missing_ok=True)
-    directory.pidfile.unlink(missing_ok=True)
-    for socket in directory.workers.glob("*.sock"):
-        socket.unlink(missing_ok=True)
+    for path in (directory.child, directory.pidfile, *directory.workers.glob("*.sock")):
+        clear(path)
 
 
 def kill_session(leader: int, mark: str, *, whole: bool, patience: float = 2.0) -> set[int]:
@@ -228,9 +225,8 @@ async def reap_orphans() -> None:
 
 def signal_master_by_pidfile(directory: RuntimeDirectory, number: signal.Signals) -> str:
     """For a sidecar. Returns what kept it from being done: /proc must confirm what the pid is."""
-    try:
-        pid = int(directory.pidfile.read_text(encoding="ascii").strip())
-    except (OSError, ValueError):
+    pid = directory.read_pidfile()
+    if pid is None:
         return "there is no gunicorn.pid to go by"
     if not processes.is_gunicorn(pid):
         return f"pid {pid} of gunicorn.pid is no gunicorn that can be seen from here, so nothing is signalled"

@@ -3,13 +3,14 @@
 import contextlib
 import math
 import secrets
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 import orjson
 from loguru import logger
 
-from supervisor.metrics import Family, Ledger, render
+from supervisor.metrics import REMEMBERED, Family, Ledger, as_kept, render
 from supervisor.pod import LATENCY_BUCKETS, PHASES, Pod
 from supervisor.runtime_directory import RuntimeDirectory, read_json, write_whole
 from supervisor.worker_sockets import ask_all
@@ -24,6 +25,8 @@ class Collector:
         self._pod = pod
         self._boot = f"supervisor-{secrets.token_hex(6)}"
         self._ledger = Ledger(read_json(directory.totals))
+        self.last_words: deque[str] = deque(maxlen=REMEMBERED)
+        """Boot ids of workers that left a final.json: they ended in order."""
         self._failures = 0
         self._families: list[Family] = []
         self._page: str | None = None
@@ -42,21 +45,22 @@ class Collector:
                 self._failures += not self._ledger.learn(one.boot, one.answer)
             elif not one.gone:
                 self._failures += 1
-        finals = sorted(self._directory.workers.glob("*.final.json"))  # a few names in memory
+        finals = sorted(path for path in self._directory.workers.glob("*.final.json") if path.is_file())  # a few names
         for final in finals:
             self._take_in(final)
         self._ledger.learn(self._boot, own_snapshot(self._pod, self._failures))
         left = {final.name.removesuffix(".final.json") for final in finals}
         self._ledger.set_alive([self._boot, *(one.boot for one in heard if not one.gone and one.boot not in left)])
         if self._persist():
-            for final in finals:
-                final.unlink(missing_ok=True)
+            remove_orphans([str(final) for final in finals])
         self._families, self._page = self._ledger.families(), None
 
     def _take_in(self, final: Path) -> None:
         snapshot = read_json(final)
-        if snapshot is None or not self._ledger.learn(final.name.removesuffix(".final.json"), snapshot):
-            self._failures += snapshot is None
+        boot = final.name.removesuffix(".final.json")
+        self.last_words.append(boot)
+        if not self._ledger.learn(boot, snapshot):
+            self._failures += as_kept(snapshot) is None  # else it was known, or a newer one is
 
     def _persist(self) -> bool:
         """A full disk must not hide the figures of those who look for why it is full."""
@@ -150,7 +154,7 @@ def own_snapshot(pod: Pod, scrape_failures: int = 0) -> dict[str, Any]:
 
 
 def remove_orphans(paths: list[str]) -> None:
-    """Sockets nobody listens on: their workers died without a word."""
+    """Sockets nobody listens on, whose workers died without a word; and last words that were taken in."""
     for path in paths:
         with contextlib.suppress(OSError):
             Path(path).unlink()

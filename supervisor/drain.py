@@ -12,7 +12,7 @@ from loguru import logger
 
 from supervisor.pod import Pod
 from supervisor.runtime_directory import RuntimeDirectory
-from supervisor.worker_sockets import ask_all
+from supervisor.worker_sockets import ask_live
 
 Step = Literal["none", "announcing", "waiting_for_balancers", "finishing_requests", "empty"]
 SEEN_WITHIN = 2.0
@@ -77,12 +77,12 @@ class Drain:
         quiet = 0
         while quiet < 2:
             answers = await self._ask()
-            self.in_flight = sum(int(answer.get("in_flight", 0)) for answer in answers)
+            self.in_flight = sum(answer.get("in_flight", 0) for answer in answers)
             quiet = quiet + 1 if self.in_flight == 0 and not self.silent else 0
             await asyncio.sleep(ASK_EVERY)
 
     async def _ask(self) -> list[dict[str, Any]]:
-        heard = await ask_all(self._directory.workers, "/live", timeout=0.5)
+        heard = await ask_live(self._directory.workers, timeout=0.5)
         self.silent = [one.boot for one in heard if one.answer is None and not one.gone]
         return [one.answer for one in heard if one.answer is not None]
 

@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from supervisor.runtime_directory import write_whole
+import orjson
+
+from supervisor.runtime_directory import read_plain, write_whole
 
 KEPT = 1000
 
@@ -53,11 +55,11 @@ class History:
 
 
 def _line(transition: Transition) -> str:
-    return json.dumps(transition.as_json()) + "\n"
+    return json.dumps(transition.as_json(), ensure_ascii=False).encode(errors="replace").decode() + "\n"
 
 
 def _append(path: Path, line: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, line.encode())
     finally:
@@ -66,13 +68,10 @@ def _append(path: Path, line: str) -> None:
 
 def _read(path: Path) -> Iterable[Transition]:
     """Skips what is not a transition: a supervisor killed while writing leaves half a line."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return
+    lines = (read_plain(path) or b"").decode(errors="replace").splitlines()
     for line in lines[-KEPT:]:
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            told: dict[str, Any] = json.loads(line)
+            told: dict[str, Any] = orjson.loads(line)
             yield Transition(
                 str(told["time"]), str(told["check"]), str(told["from"]), str(told["to"]), str(told["reason"])
             )

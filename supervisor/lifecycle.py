@@ -18,16 +18,17 @@ from supervisor.drain import Drain
 from supervisor.history import History
 from supervisor.pod import BEFORE_SERVING, Phase, Pod
 from supervisor.policy import Finding, Reading, Rule, Standing, restart_pause
-from supervisor.runtime_directory import RuntimeDirectory, age
-from supervisor.settings import EXIT_CONFIGURATION, Settings
+from supervisor.runtime_directory import DirectoryNotOursError, PastState, RuntimeDirectory, age
+from supervisor.settings import EXIT_CONFIGURATION, ConfigurationError, Settings
 from supervisor.watch import Planned, plan, watch
-from supervisor.worker_sockets import ask_all
+from supervisor.worker_sockets import ask_live
 
 WRITE_EVERY = 1.0
 FASTEST_WRITES = 0.05
 QUICK_STOP = 1.2
 """Before it served anything a pod has nothing to finish: SIGKILL follows SIGTERM after this many seconds."""
 HURRIED_STOP = 2.0
+LAST_LOOK = 1.5
 LOOKED_WITHIN = 3.0
 """Seconds that a supervisor, started beside a serving pod, may take to see for itself before it speaks."""
 
@@ -35,6 +36,10 @@ LOOKED_WITHIN = 3.0
 async def run(settings: Settings, command: Sequence[str] = ()) -> int:
     """Looks after the pod until told to stop. Returns the exit status."""
     directory = RuntimeDirectory(settings.runtime_dir)
+    try:
+        directory.prepare()
+    except DirectoryNotOursError as error:
+        raise ConfigurationError([f"RUNTIME_DIR: {error}"]) from None
     with directory.held():
         return await Supervisor(settings, directory, command).run()
 
@@ -53,8 +58,8 @@ class Supervisor:
         self._collector = Collector(directory, self._pod)
         self._child = Child(command, directory, self._pod, boot_timeout=settings.boot_timeout) if command else None
         self._keeping_child: asyncio.Task[None] | None = None
-        self._before = directory.read_state() or {}
-        self._sequence = int(self._before.get("sequence") or 0)
+        self._before = directory.read_state() or PastState()
+        self._sequence = self._before.sequence
         self._state_written = True
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -93,16 +98,15 @@ class Supervisor:
         if self._child is not None:
             clear_leftovers(self._directory)
             return
-        heard = await ask_all(self._directory.workers, "/live", timeout=1.0)
+        heard = await ask_live(self._directory.workers, timeout=1.0)
         serving = [one.boot for one in heard if one.answer and one.answer.get("gate", "open") == "open"]
         if not serving:
             return
-        if math.isfinite(age(self._before)):  # else it is of another life of the machine
-            with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
-                self._pod.carry_over(self._before)
+        if math.isfinite(age(self._before.boottime)):  # else it is of another life of the machine
+            self._pod.carry_over(self._before)
         self._pod.migrated = bool(self._pod.applied)
         self._pod.enter("serving", f"{len(serving)} workers were serving already")
-        if self._before.get("phase") == "draining":
+        if self._before.phase == "draining":
             self._drain.begin("the drain of the supervisor before this one goes on")
 
     async def _come_up(self) -> None:
@@ -174,9 +178,10 @@ class Supervisor:
             deadline = loop.time() + QUICK_STOP
         else:
             deadline = loop.time() + self._settings.drain_delay + self._settings.graceful_timeout
-            self._drain.begin("told to stop")
-            await self._until_drained(deadline - self._settings.graceful_timeout / 2)
-            await self._collector.collect(patience=0.5)
+            with _observing("the drain"):
+                self._drain.begin("told to stop")
+                await self._until_drained(deadline - self._settings.graceful_timeout / 2)
+            await self._collect_once_more()
         hurried_at: float | None = None
 
         def kill_at() -> float:
@@ -191,8 +196,15 @@ class Supervisor:
             self._keeping_child.cancel()
             await asyncio.wait([self._keeping_child])
         pod.enter("stopped", self._misconfigured or "told to stop")
-        await self._collector.collect(patience=0.5)
-        self._write_state()
+        with _observing("the last state"):
+            self._write_state()
+        await self._collect_once_more()
+
+    async def _collect_once_more(self) -> None:
+        """Bounded: whoever waits for the service to end does not wait for its figures."""
+        with _observing("the last figures"):
+            async with asyncio.timeout(LAST_LOOK):
+                await self._collector.collect(patience=0.5)
 
     async def _until_drained(self, deadline: float) -> None:
         """Long enough for the requests in flight, and short enough to leave the master time to end by itself."""
@@ -334,6 +346,15 @@ async def _again_and_again(name: str, task: Callable[[], Awaitable[None]]) -> No
         except Exception:
             logger.exception("{}: failed, begun again", name)
         await asyncio.sleep(1.0)
+
+
+@contextlib.contextmanager
+def _observing(what: str) -> Iterator[None]:
+    """At the end nothing that only looks may keep the service from being ended, or its end from being told."""
+    try:
+        yield
+    except Exception:
+        logger.exception("{} failed", what)
 
 
 def _has_terminal() -> bool:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 REMEMBERED = 256
 """Gone workers kept one by one, should one come back. Older ones are added up."""
@@ -47,20 +49,20 @@ class Ledger:
     """The last snapshot of every boot id. What it holds is persisted before it is shown to anybody."""
 
     def __init__(self, persisted: Mapping[str, Any] | None = None) -> None:
-        boots = (persisted or {}).get("boots")
-        self._boots: dict[str, Snapshot] = dict(boots) if isinstance(boots, dict) else {}
-        folded = (persisted or {}).get("folded")
-        self._folded: list[str] = list(folded) if isinstance(folded, list) else []
+        boots, folded = (persisted or {}).get("boots"), (persisted or {}).get("folded")
+        known = boots.items() if isinstance(boots, dict) else ()
+        self._boots: dict[str, Snapshot] = {boot: kept for boot, told in known if (kept := as_kept(told))}
+        self._folded = [boot for boot in folded if isinstance(boot, str)] if isinstance(folded, list) else []
         self._alive: set[str] = set()
 
-    def learn(self, boot: str, snapshot: Snapshot) -> bool:
+    def learn(self, boot: str, snapshot: object) -> bool:
         """False when it is nothing to keep: malformed, older than what is known, or added up long ago."""
-        known = self._boots.get(boot)
-        if not is_snapshot(snapshot) or boot == OLDER or boot in self._folded:
+        known, kept = self._boots.get(boot), as_kept(snapshot)
+        if kept is None or boot == OLDER or boot in self._folded:
             return False
-        if known is not None and float(snapshot["boottime"]) < float(known["boottime"]):
+        if known is not None and float(kept["boottime"]) < float(known["boottime"]):
             return False
-        self._boots[boot] = snapshot
+        self._boots[boot] = kept
         return True
 
     def set_alive(self, boots: Iterable[str]) -> None:
@@ -89,6 +91,22 @@ def is_snapshot(snapshot: object) -> bool:
     )
 
 
+def as_kept(snapshot: object) -> Snapshot | None:
+    """The one way in: what can be written to totals.json, read back, merged and shown; else None, whatever it is.
+
+    What got past here unfit would stop everybody's metrics at each round from then on, and be there after a restart.
+    """
+    try:
+        again = orjson.loads(orjson.dumps(snapshot))
+        if not is_snapshot(again):
+            return None
+        render(merged([again], alive=[0])).encode()
+    except Exception:  # deep nesting, numbers beyond bounds, lone surrogates: there is no list of what may be wrong
+        return None
+    kept: Snapshot = again
+    return kept
+
+
 def merged(snapshots: Iterable[Snapshot], *, alive: Iterable[int]) -> list[Family]:
     """Counters and histograms of all add up; gauges, of those alive, by the rule each declares.
 
@@ -102,7 +120,7 @@ def merged(snapshots: Iterable[Snapshot], *, alive: Iterable[int]) -> list[Famil
             try:
                 if metric["type"] != "gauge" or index in counting:
                     _add(families, metric, at)
-            except (KeyError, TypeError, ValueError, AttributeError):
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
                 continue
     return [families[name] for name in sorted(families)]
 
@@ -160,8 +178,8 @@ def _add(families: dict[str, Family], metric: Mapping[str, Any], at: float) -> N
     name, kind = str(metric["name"]), str(metric["type"])
     if not NAME.fullmatch(name) or kind not in ("counter", "gauge", "histogram"):
         return
-    buckets = tuple(sorted(float(bound) for bound in metric["buckets"])) if kind == "histogram" else ()
-    buckets = tuple(bound for bound in buckets if not math.isinf(bound))
+    bounds = {float(bound) for bound in metric["buckets"]} if kind == "histogram" else set()
+    buckets = tuple(sorted(bound for bound in bounds if math.isfinite(bound)))
     family = families.get(name)
     if family is None:
         rule = str(metric.get("merge", "sum"))
@@ -198,6 +216,8 @@ def _add_histogram(family: Family, labels: Labels, sample: Mapping[str, Any], bu
     counts = [float(count) for count in sample["counts"]]
     total = float(sample["sum"])
     if len(counts) != len(buckets) + 1 or not all(math.isfinite(count) and count >= 0 for count in counts):
+        return
+    if not math.isfinite(total):
         return
     found = family.histograms.get(labels)
     if found is None:

@@ -14,7 +14,7 @@ from loguru import logger
 from supervisor import __version__, policy
 from supervisor.history import History, Transition
 from supervisor.policy import Finding, Reading, Rule, Standing, Verdict
-from supervisor.runtime_directory import boottime
+from supervisor.runtime_directory import PastState, boottime
 
 Phase = Literal[
     "starting",
@@ -141,16 +141,15 @@ class Pod:
             self._moved(name, before.status, finding.status, finding.error or "as it should be")
         self.changed()
 
-    def carry_over(self, state: Mapping[str, Any]) -> None:
+    def carry_over(self, past: PastState) -> None:
         """Takes up what the supervisor before this one held to be true. Its age still counts: old news goes stale."""
-        written = float(state["boottime"])
-        applied = state.get("schema", {}).get("applied", [])
-        self.applied = tuple(str(name) for name in applied)
-        for name, check in state.get("checks", {}).items():
+        self.applied = past.applied
+        for name, (status, error) in past.checks.items():
             known = self.standings.get(name)
-            if known and known.status == "unknown" and check.get("status") in policy.LEVELS:
-                finding = Finding(check["status"], check.get("error"))
-                self.standings[name] = replace(known, status=finding.status, reading=Reading(finding, written))
+            held = next((outcome for outcome in policy.OUTCOMES if outcome == status), None)
+            if known and held and known.status == "unknown" and past.boottime is not None:
+                reading = Reading(Finding(held, error), past.boottime)
+                self.standings[name] = replace(known, status=held, reading=reading)
 
     def note(self, check: str, before: str, after: str, reason: str) -> None:
         """Something worth remembering that is not a phase nor a check's status."""

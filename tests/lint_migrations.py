@@ -1,13 +1,16 @@
 """What every migration must keep to, beside what squawk asks: `python -m tests.lint_migrations`.
 
 Named NNNN.what-it-does.sql without a gap in the numbers; beside it NNNN.what-it-does.rollback.sql; the first line of
-both a comment that says why; no extension, because neither the embedded server nor every managed one has it.
+both a comment that says why; no extension, because neither the embedded server nor every managed one has it; no statement
+that ends the transaction the migrator runs the file in.
 """
 
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from supervisor.migrations.folder import transaction_control
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 NAME = re.compile(r"(?P<number>\d{4})\.[a-z0-9]+(-[a-z0-9]+)*(?P<rollback>\.rollback)?\.sql")
@@ -42,6 +45,8 @@ def _in_text(path: Path) -> Iterator[str]:
         yield f"{path.name}: its first line is not a comment that says why"
     if re.search(r"(?im)^\s*create\s+extension", text):
         yield f"{path.name}: needs an extension"
+    if said := transaction_control(text):
+        yield f"{path.name}: says {said}, but transactions are the migrator's"
 
 
 def main() -> int:

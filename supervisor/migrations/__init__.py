@@ -27,6 +27,7 @@ Say = Callable[[str], None]
 
 LONGEST_PAUSE = 1.0
 SAY_AGAIN_AFTER = 10.0
+LONGEST_REASON = 4000
 TIME_TO_END = 0.5
 """Seconds a migration gets after SIGTERM. It is of one transaction, so that SIGKILL costs nothing but the work done."""
 
@@ -61,7 +62,12 @@ async def migrate(settings: Settings, *, say: Say, after: bool = False) -> Migra
     assert process.stdout is not None and process.stderr is not None
     complaints = asyncio.create_task(_last_lines(process.stderr), name="migrate stderr")
     try:
-        outcome = await _listen(process.stdout, say)
+        try:
+            outcome = await _listen(process.stdout, say)
+        except MigrationFailed:
+            raise
+        except Exception as error:  # a line too long, or no report at all
+            raise MigrationFailed(f"the migration process makes no sense: {_one_line(error)[:LONGEST_REASON]}") from error
         await process.wait()
         if outcome is not None:
             return outcome
@@ -88,9 +94,9 @@ def run_reporting(settings: Settings, *, after: bool = False) -> int:
         report.write(json.dumps(line) + "\n")
 
     try:
-        outcome = migrate_blocking(settings, after=after, say=lambda said: tell(say=said))
+        outcome = migrate_blocking(settings, after=after, say=lambda said: tell(say=_cut(said)))
     except MigrationFailed as failure:
-        tell(failed={"reason": failure.reason, "migration": failure.migration})
+        tell(failed={"reason": _cut(failure.reason), "migration": failure.migration})
         return 1
     tell(outcome=asdict(outcome))
     return 0
@@ -154,6 +160,11 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _cut(text: str) -> str:
+    """PostgreSQL quotes the statement or the row it stumbled over, however long that is."""
+    return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 2]} …"
 
 
 def _one_line(error: BaseException) -> str:

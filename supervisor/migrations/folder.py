@@ -15,6 +15,17 @@ from supervisor.migrations.outcome import MigrationFailed
 PHASE = re.compile(r"^\s*(?:--|#)\s*phase\s*:\s*(\S+)\s*$", re.IGNORECASE)
 MUST_ASK_FIRST = re.compile(r"\s*(?:CREATE|DROP|ALTER\s+TYPE)\b", re.IGNORECASE)
 ASKS_FIRST = re.compile(r"\bIF\s+(?:NOT\s+)?EXISTS\b", re.IGNORECASE)
+LITERAL = re.compile(
+    r"""--[^\n]* | /\*.*?\*/                              # comments
+    | (?<![\w$])[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*'    # texts
+    | "(?:[^"]|"")*"                                     # names
+    | (?<![\w$])\$(?P<tag>(?:[A-Za-z_]\w*)?)\$.*?\$(?P=tag)\$   # bodies of functions
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+ENDS_TRANSACTION = re.compile(
+    r"(?:BEGIN|START\s+TRANSACTION|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -66,9 +77,29 @@ def _read(migration: yoyo.migrations.Migration) -> File:
         depends=frozenset(needed.id for needed in migration.depends),
         yoyo=migration,
     )
-    if not file.transactional and path.suffix == ".sql":
-        _check_without_transaction(file)
+    if path.suffix == ".sql":
+        if said := transaction_control(content.decode()):
+            raise MigrationFailed(f"it says {said}: transactions are the migrator's, leave them to it", file.id)
+        if not file.transactional:
+            _check_without_transaction(file)
     return file
+
+
+def transaction_control(sql: str) -> str:
+    """The first statement that would end the migration's transaction, or part it: half of the file would stay behind.
+
+    What is within a function's body is no such statement, be it quoted or BEGIN ATOMIC … END.
+    """
+    within = False
+    for statement in LITERAL.sub(" ", sql).split(";"):
+        words = statement.split()
+        if within:
+            within = words[:1] != [] and words[0].upper() != "END"
+        elif found := ENDS_TRANSACTION.match(" ".join(words)):
+            return found[0].upper()
+        else:
+            within = bool(re.search(r"\bBEGIN\s+ATOMIC\b", statement, re.IGNORECASE))
+    return ""
 
 
 def _phase(text: str, migration: str) -> str:

@@ -25,7 +25,10 @@ class MigrationOutcome:
 
 
 class MigrationFailed(Exception):  # the phase it leads to is called migration_failed
-    """The database is not at this code's schema. Nothing was half done, except by a file without a transaction."""
+    """The database is not at this code's schema. What failed left nothing behind.
+
+    Except a file without a transaction, and one in Python that commits by itself: that is refused a mark, not undone.
+    """
 
     def __init__(self, reason: str, migration: str | None = None) -> None:
         super().__init__(f"{migration}: {reason}" if migration else reason)

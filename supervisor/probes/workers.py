@@ -8,7 +8,7 @@ from typing import Any
 
 from supervisor.policy import Finding
 from supervisor.probes import Ask
-from supervisor.worker_sockets import ask_all
+from supervisor.worker_sockets import ask_live
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ async def open(target: WorkersTarget) -> AsyncIterator[Ask]:
         nonlocal suspects
         workers: dict[str, Any] = {}
         silent: set[tuple[Path, int]] = set()
-        for heard in await ask_all(target.directory, "/live", timeout=target.timeout):
+        for heard in await ask_live(target.directory, timeout=target.timeout):
             if not heard.gone:
                 workers[heard.boot] = heard.answer or {"error": heard.error}
                 continue

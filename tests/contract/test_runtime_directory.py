@@ -49,7 +49,7 @@ def test_both_call_the_same_age_old() -> None:
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
     for written in (now - 4, now - 6, now + 1000, None, "x"):
         state = {"boottime": written}
-        assert ours.is_live(state) == (theirs.age(state) <= theirs.STALE_AFTER)
+        assert ours.is_live(state) == (theirs.age(theirs.seconds(written)) <= theirs.STALE_AFTER)
 
 
 async def test_what_the_supervisor_writes_opens_the_gate_drains_and_is_told_as_health(

@@ -1,5 +1,6 @@
 """Fetching, persisting and showing the metrics of workers that come and go."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from supervisor.collect import Collector, own_snapshot, remove_orphans
@@ -114,6 +117,79 @@ async def test_a_worker_that_makes_no_sense_is_counted_and_never_breaks_the_page
     assert shown(collector)["sold_total"] == 5
     assert shown(collector)["supervisor_scrape_failures_total"] == 4
     assert not (directory.workers / "half.final.json").exists()
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=())),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+NEARLY_A_SNAPSHOT = st.fixed_dictionaries(
+    {
+        "boottime": st.just(3.0) | ANYTHING,
+        "metrics": ANYTHING
+        | st.lists(
+            st.fixed_dictionaries(
+                {
+                    "name": st.sampled_from(["sold_total", "busy", "other"]) | ANYTHING,
+                    "type": st.sampled_from(["counter", "gauge", "histogram"]) | ANYTHING,
+                    "buckets": st.just([1, 2]) | ANYTHING,
+                    "samples": ANYTHING
+                    | st.lists(
+                        st.fixed_dictionaries(
+                            {
+                                "labels": st.just({}) | ANYTHING,
+                                "value": ANYTHING,
+                                "counts": st.just([1, 2, 3]) | ANYTHING,
+                                "sum": ANYTHING,
+                            }
+                        ),
+                        max_size=2,
+                    ),
+                }
+            ),
+            max_size=3,
+        ),
+    }
+)
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(said=ANYTHING | NEARLY_A_SNAPSHOT)
+@example(said={"boottime": 10**400, "metrics": []})
+@example(said={"boottime": 1.0, "metrics": [{"name": "x", "type": "gauge", "samples": [{"value": 10**400}]}]})
+@example(said={"boottime": 1.0, "metrics": [{"name": "x", "type": "gauge", "samples": [], "help": "\ud800"}]})
+def test_whatever_json_a_worker_or_the_totals_hold_the_others_are_told_and_kept(
+    directory: RuntimeDirectory, pod: Pod, said: Any
+) -> None:
+    told = json.dumps(said)
+    (directory.workers / "mad.final.json").write_text(told)
+    directory.totals.write_text(f'{{"boots": {{"past": {told}, "sane": {json.dumps(snapshot(2))}}}, "folded": [{told}]}}')
+    collector = Collector(directory, pod)
+    (directory.workers / "sane.final.json").write_text(json.dumps(snapshot(5, at=2.0)))
+    asyncio.run(collector.collect())
+    assert list(directory.workers.iterdir()) == []
+    assert shown(collector)["supervisor_ready"] == 0
+    assert "sane" in json.loads(directory.totals.read_bytes())["boots"]
+    again = Collector(directory, pod)
+    asyncio.run(again.collect())
+    assert shown(again).keys() >= shown(collector).keys() - {"busy", "other"}
+
+
+@pytest.mark.parametrize("content", ["[" * 200_000, '{"metrics": ' * 200_000, "9" * 5000, ""])
+async def test_totals_and_last_words_nested_without_end_are_begun_anew(
+    directory: RuntimeDirectory, pod: Pod, content: str
+) -> None:
+    directory.totals.write_text(content)
+    (directory.workers / "mad.final.json").write_text(content)
+    (directory.workers / "folder.final.json").mkdir()
+    collector = Collector(directory, pod)
+    async with worker(directory, "one", snapshot(5)):
+        await collector.collect()
+    assert shown(collector)["sold_total"] == 5
+    assert not (directory.workers / "mad.final.json").exists()
 
 
 async def test_a_full_disk_does_not_hide_the_figures(

@@ -278,10 +278,12 @@ async def test_an_address_that_is_not_ours_is_a_fault_of_the_settings(directory:
                 pass
 
 
-def test_what_is_carried_over_goes_stale_as_its_own_news_would() -> None:
+def test_what_is_carried_over_goes_stale_as_its_own_news_would(directory: RuntimeDirectory) -> None:
     before, after = serving(), build_pod()
-    state = json.loads(json.dumps(before.document(1)))
-    after.carry_over(state)
+    directory.write_state(before.document(1))
+    past = directory.read_state()
+    assert past is not None
+    after.carry_over(past)
     after.enter("serving", "they were serving already")
     assert after.ready
     assert isinstance(after.clock, Clock)
