@@ -122,7 +122,9 @@ class Database:
                 with backend.transaction():
                     take_apply_lock(backend.connection, patience=self._statement_timeout, until_commit=True)
                     if not backend.is_applied(file.yoyo):
+                        ours = _rows(backend, "SELECT pg_current_xact_id()::text")
                         file.yoyo.process_steps(backend, "apply")
+                        _confirm_still_in(backend, ours)
                         _mark(backend, file)
             else:
                 take_apply_lock(backend.connection, patience=self._statement_timeout, until_commit=False)
@@ -174,10 +176,17 @@ class _Backend(PostgresqlBackend):  # type: ignore[misc]  # yoyo has no types
         }
 
 
+def _confirm_still_in(backend: _Backend, ours: list[Any]) -> None:
+    """A file in Python may have committed by itself. It is too late to undo that, and not too late to say so."""
+    if (
+        backend.connection.info.transaction_status != TRANSACTION_STATUS_INTRANS
+        or _rows(backend, "SELECT pg_current_xact_id()::text") != ours
+    ):
+        raise MigrationFailed("it ends its own transaction: leave BEGIN, COMMIT and ROLLBACK to the migrator")
+
+
 def _mark(backend: _Backend, file: File) -> None:
     """In the transaction of the change itself: there is no moment between the two to be killed in."""
-    if backend.connection.info.transaction_status != TRANSACTION_STATUS_INTRANS:
-        raise MigrationFailed("it ends its own transaction: leave BEGIN, COMMIT and ROLLBACK to the migrator")
     backend.log_migration(file.yoyo, "apply")
     backend.mark_one(file.yoyo, log=False)
     backend.connection.cursor().execute(RECORD_CHECKSUM, {"id": file.id, "checksum": file.checksum})

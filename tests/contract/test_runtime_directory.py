@@ -15,6 +15,7 @@ from bookstore.worker_socket import WORKER
 from supervisor.collect import Collector
 from supervisor.history import History
 from supervisor.metrics import is_snapshot
+from supervisor.migrations.folder import read_folder
 from supervisor.pod import PHASES, Pod
 from supervisor.policy import Finding
 from supervisor.probes import workers as workers_probe
@@ -141,6 +142,22 @@ def counted(page: str) -> float:
         for sample in families["http_requests"].samples
         if sample.labels.get("endpoint") == "/api/v1/suggest" and sample.labels["status"] == "200"
     )
+
+
+def test_both_read_the_phase_of_a_migration_by_one_rule(tmp_path: Path) -> None:
+    texts = {
+        "0001.none": "SELECT 1;",
+        "0002.head": "-- why\n\n-- Phase: AFTER\nSELECT 1;",
+        "0003.below": "SELECT 1;\n-- phase: after\n",
+        "0004.far": "-- why\n" * 500 + "-- phase: after\nSELECT 1;",
+        "0005.before": "-- phase: before\nSELECT 1;",
+        "0006.first-counts": "-- phase: before\n-- phase: after\nSELECT 1;",
+        "0007.in-a-text": "SELECT '\n-- phase: after\n';",
+    }
+    for id_, text in texts.items():
+        (tmp_path / f"{id_}.sql").write_text(text)
+    theirs_say = {file.id for file in read_folder(tmp_path).files if not file.after}
+    assert ours.needed_migrations(tmp_path) == theirs_say == texts.keys() - {"0002.head", "0004.far"}
 
 
 async def phase_and_status(client: Client) -> tuple[str, int]:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from bookstore.embedded import postgres as embedded
 from supervisor import migrations
 from supervisor.migrations import MigrationFailed, MigrationOutcome, migrate_blocking
+from supervisor.migrations.folder import transaction_control
 from tests.conftest import MIGRATIONS, PROJECT, Databases, migrate_plainly
 from tests.supervisor.migration_folders import ask, finish, is_sleeping, schema, settings, start, wait_until, write
 
@@ -125,11 +126,67 @@ def test_a_broken_migration_is_named_with_its_reason_and_undone_while_those_befo
     assert migrate_blocking(settings(empty_database_url, folder)).applied == ("0003.break",)
 
 
-def test_a_migration_that_ends_its_own_transaction_is_refused(empty_database_url: str, folder: Path) -> None:
-    write(folder, _0003_commit="CREATE TABLE half (id int); COMMIT;")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CREATE TABLE half (id int); COMMIT;",
+        "CREATE TABLE half (id int); COMMIT; BEGIN; SELECT 1/0;",
+        "CREATE TABLE half (id int);\n-- then\nrollback;",
+        "SAVEPOINT here; CREATE TABLE half (id int); RELEASE here;",
+        "BEGIN;\nCREATE TABLE half (id int);\nCOMMIT;",
+        "CREATE TABLE half (id int); /* why */ start  transaction;",
+        "-- transactional: false\nBEGIN",
+    ],
+)
+def test_a_migration_that_ends_its_own_transaction_is_refused_before_any_is_run(
+    empty_database_url: str, folder: Path, text: str
+) -> None:
+    write(folder, _0003_commit=text)
+
+    with pytest.raises(MigrationFailed, match="0003.commit: it says .*: transactions are the migrator's"):
+        migrate_blocking(settings(empty_database_url, folder))
+
+    assert ask(empty_database_url, "SELECT to_regclass('half'), to_regclass('books')") == [(None, None)]
+
+
+def test_what_only_looks_like_a_transactions_end_is_applied(empty_database_url: str, folder: Path) -> None:
+    write(
+        folder,
+        _0003_bodies="""
+            CREATE FUNCTION one() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1; END; $$;
+            CREATE PROCEDURE two() LANGUAGE plpgsql AS $body$ BEGIN COMMIT; END; $body$;
+            CREATE TABLE said (id text DEFAULT '; COMMIT;', "; ROLLBACK;" int); -- ; COMMIT;
+            COMMENT ON TABLE said IS E'it\\'s ; COMMIT; here';
+        """,
+    )
+
+    assert "0003.bodies" in migrate_blocking(settings(empty_database_url, folder)).applied
+
+
+def test_a_body_of_standard_sql_is_no_transaction() -> None:
+    body = "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END; SELECT 3;"
+    assert transaction_control(body) == ""
+    assert transaction_control(f"{body} COMMIT;") == "COMMIT"
+
+
+def test_a_migration_in_python_that_commits_by_itself_is_refused_its_mark(
+    empty_database_url: str, folder: Path
+) -> None:
+    (folder / "0003.by-itself.py").write_text("from yoyo import step\nsteps = [step('COMMIT; BEGIN')]\n")
 
     with pytest.raises(MigrationFailed, match="ends its own transaction"):
         migrate_blocking(settings(empty_database_url, folder))
+
+    assert ask(empty_database_url, "SELECT count(*) FROM _yoyo_migration") == [(2,)]
+
+
+async def test_a_reason_of_two_megabytes_is_told_in_four_kilobytes(empty_database_url: str, folder: Path) -> None:
+    write(folder, _0003_long="SELECT '" + "x" * 2_000_000 + "'::int;")
+
+    with pytest.raises(MigrationFailed, match="0003.long: invalid input syntax") as failure:
+        await migrations.migrate(settings(empty_database_url, folder), say=print)
+
+    assert 3000 < len(failure.value.reason) <= 4000
 
 
 def test_a_file_changed_after_it_was_applied_is_refused_by_name(empty_database_url: str, folder: Path) -> None:
