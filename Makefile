@@ -46,7 +46,7 @@ check: ## Lint, format, types, import directions, migrations
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	.venv/bin/lint-imports --no-cache
+	$(RUN) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()' --no-cache
 	$(RUN) -m tests.lint_migrations
 	.venv/bin/squawk $$(ls migrations/*.sql | grep -v '\.rollback\.sql$$')
 

@@ -23,7 +23,13 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 Data = Annotated[
     Path,
-    typer.Option("--data", envvar="BOOKSTORE_DATA", help="Where databases and secrets are kept.", show_default=".data"),
+    typer.Option(
+        "--data",
+        envvar="BOOKSTORE_DATA",
+        help="Where databases and secrets are kept.",
+        show_default=".data",
+        readable=False,  # that is: not looked at by typer, whose answer would help nobody
+    ),
 ]
 
 
@@ -56,17 +62,19 @@ def reset(
     yes: Annotated[bool, typer.Option("--yes", envvar="YES", help="Do not ask.")] = False,
 ) -> None:
     """Forget the embedded databases and the generated secrets, after asking. The checkout itself is not touched."""
+    from bookstore.up import explained
     from bookstore.up.reset import forget, size
 
     data = data.absolute()
-    if not data.exists():
-        typer.echo(f"There is nothing to forget: {data} does not exist.")
-        return
-    question = f"Forget the databases and secrets in {data} ({size(data) / 1e6:.0f} MB)?"
-    if not yes and not (sys.stdin.isatty() and typer.confirm(question)):
-        typer.echo("Nothing was forgotten. (Without a terminal to ask on: `make reset YES=1`.)")
-        raise typer.Exit(1)
-    forget(data)
+    with explained():
+        if not data.exists():
+            typer.echo(f"There is nothing to forget: {data} does not exist.")
+            return
+        question = f"Forget the databases and secrets in {data} ({size(data) / 1e6:.0f} MB)?"
+        if not yes and not (sys.stdin.isatty() and typer.confirm(question)):
+            typer.echo("Nothing was forgotten. (Without a terminal to ask on: `make reset YES=1`.)")
+            raise typer.Exit(1)
+        forget(data)
     typer.echo("Forgotten: the next `make up` starts from nothing.")
 
 

@@ -12,14 +12,15 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from bookstore.embedded.processes import LAUNCH, end, mark
 
 LONGEST_SOCKET_PATH = 107
 THROWAWAY = "bookstore-throwaway-"
+DAY = 86_400
 
 
 class EmbeddedError(RuntimeError):
@@ -67,6 +68,8 @@ class Home:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             held = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
+            if isinstance(error, PermissionError) and self.path.is_dir():
+                raise  # somebody else's, which whoever asked explains
             raise EmbeddedError(
                 f"Cannot write to {self.path} ({error.strerror}): make it writable, or name another"
                 " directory in BOOKSTORE_DATA."
@@ -100,17 +103,16 @@ class Home:
 
     def remember(self, name: str, pid: int) -> None:
         """So that the next holder can end it, should we be unable to."""
-        known = self._remembered()
-        known[name] = {"pid": pid, "mark": mark(pid)}
+        known = {**self._remembered(), name: (pid, mark(pid))}
         fresh = self._processes.with_suffix(".new")
-        fresh.write_text(json.dumps(known))
+        fresh.touch(mode=0o600)
+        fresh.write_text(json.dumps({name: {"pid": pid, "mark": mark} for name, (pid, mark) in known.items()}))
         fresh.replace(self._processes)
 
     def end_leftovers(self) -> list[str]:
         ended = []
-        for name, process in reversed(self._remembered().items()):  # the supervisor before its servers
-            pid = int(process["pid"])
-            if mark(pid) == process["mark"] and process["mark"] is not None:
+        for name, (pid, known) in reversed(self._remembered().items()):  # the supervisor before its servers
+            if known is not None and mark(pid) == known:
                 # The supervisor passes a stop on to gunicorn, PostgreSQL writes its checkpoint: some patience is right.
                 if not end(pid, ((signal.SIGINT, 4), (signal.SIGKILL, 5))):
                     raise EmbeddedError(f"{name} (process {pid}), left by a crash, does not end: try `kill -9 {pid}`.")
@@ -122,12 +124,18 @@ class Home:
     def _processes(self) -> Path:
         return self.path / "processes.json"
 
-    def _remembered(self) -> dict[str, dict[str, Any]]:
+    def _remembered(self) -> dict[str, tuple[int, str | None]]:
+        """Pid and mark by name. What is no such thing is nothing: a file may be cut short, or somebody's edit."""
         try:
             known = json.loads(self._processes.read_bytes())
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             return {}
-        return known if isinstance(known, dict) else {}
+        remembered: dict[str, tuple[int, str | None]] = {}
+        for name, process in known.items() if isinstance(known, dict) else ():
+            match process:
+                case {"pid": int(pid), "mark": str(marked)} if pid > 1:
+                    remembered[name] = (pid, marked)
+        return remembered
 
     # -- where sockets are ---------------------------------------------------------------------------------------
 
@@ -161,7 +169,7 @@ class Home:
         owner = _owner(identity)
         directory = self.path / name
         directory.mkdir(mode=0o700, exist_ok=True)
-        if owner != os.geteuid():
+        if owner not in (os.geteuid(), self.path.stat().st_uid):
             self.path.chmod(0o711)  # it may pass through, and see nothing
         if directory.stat().st_uid != owner and os.geteuid() == 0:
             for entry in [directory, *directory.rglob("*")]:
@@ -173,11 +181,15 @@ def identity_for(home: Path, program: Path) -> str:
     """As whom a server runs that refuses to run as root (see launch.become)."""
     if os.geteuid() != 0:
         return "same" if _has_name(os.geteuid()) else _mapped()
+    candidates: list[pwd.struct_passwd] = []
+    with contextlib.suppress(KeyError, OSError):
+        candidates.append(pwd.getpwuid((home if home.exists() else home.parent).stat().st_uid))  # it stays theirs
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
-            user = pwd.getpwnam(name)
-            if _reaches(user, (home.parent, program)):
-                return f"become:{user.pw_uid}:{user.pw_gid}"
+            candidates.append(pwd.getpwnam(name))
+    for user in candidates:
+        if user.pw_uid != 0 and _reaches(user, (home.parent, program)):
+            return f"become:{user.pw_uid}:{user.pw_gid}"
     return _mapped()
 
 
@@ -264,5 +276,14 @@ def _sweep_sockets(parent: Path) -> None:
     """Socket directories of data directories that are no more, as a test leaves them that kills its launcher."""
     for path in parent.glob(f"bookstore-{os.geteuid()}-*"):
         with contextlib.suppress(OSError):
-            if not Path(os.fsdecode((path / "of").read_bytes())).exists():
+            if path.lstat().st_uid == os.geteuid() and _is_dead(path):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_dead(sockets: Path) -> bool:
+    """A directory that does not say whose it is (another program's version made it) may go after a day unheard."""
+    try:
+        return not Path(os.fsdecode((sockets / "of").read_bytes())).exists()
+    except FileNotFoundError:
+        unheard = f"{sockets}/" not in Path("/proc/net/unix").read_text(errors="replace")
+        return unheard and time.time() - sockets.stat().st_mtime > DAY

@@ -132,11 +132,12 @@ class Postgres:
 
     def _refuse_foreign_data(self) -> None:
         try:
-            found = (self.data / "PG_VERSION").read_text().strip()
+            found = (self.data / "PG_VERSION").read_text(errors="replace").strip()
         except FileNotFoundError:
-            found = "none"
+            found = ""
         if found != str(MAJOR):
-            what = "is not a PostgreSQL data directory" if found == "none" else f"was written by PostgreSQL {found}"
+            known = found.replace(".", "").isdecimal()
+            what = f"was written by PostgreSQL {found}" if known else "is not a PostgreSQL data directory"
             raise ForeignData(
                 f"{self.data} {what}, this is PostgreSQL {MAJOR}: forget it with `make reset`, or move it away"
                 f" and serve it with a PostgreSQL of its own through DATABASE_URL."

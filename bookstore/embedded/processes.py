@@ -38,10 +38,12 @@ def launch(
 
 
 def open_log(path: Path) -> BinaryIO:
-    """Appended to; started anew when it has grown past 5 MB."""
+    """Appended to, for its owner's eyes only; started anew when it has grown past 5 MB."""
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size > 5_000_000:
             path.rename(path.with_suffix(".old.log"))
+    path.touch(mode=0o600)
+    path.chmod(0o600)
     return path.open("ab")
 
 

@@ -3,31 +3,52 @@
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from bookstore.embedded import EmbeddedError, Home, Postgres, Redis
 from bookstore.up import banner, running
 from bookstore.up.checks import check_ports, check_room
+from bookstore.up.install import act_as_owner, whose
 from bookstore.up.plan import PROJECT, Plan, make_plan
 from bookstore.up.pod import Pod
 from bookstore.up.reload import restart_on_change
 from bookstore.up.stopping import Stop, Stopping, say
 
-__all__ = ["PROJECT", "up"]
+__all__ = ["PROJECT", "explained", "up"]
 
 
 def up(data: Path, *, reload: bool) -> int:
     """Serve until told to stop; the exit status. What is wrong is raised as EmbeddedError or ConfigurationError."""
     os.chdir(PROJECT)
+    with explained():
+        act_as_owner(next(path for path in (data, *data.parents) if path.exists()))
+        return _up(data, reload=reload)
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """What another user's `make` left behind is nobody's traceback."""
+    try:
+        yield
+    except PermissionError as error:
+        raise EmbeddedError(whose(error)) from error
+
+
+def _up(data: Path, *, reload: bool) -> int:
     with Stopping() as stopping:
         with contextlib.ExitStack() as stack:
             try:
                 return serve(data, stack, stopping, reload=reload)
             except Stop as stop:
-                say(f"\nStopping ({stop}): requests in flight are finished first; once more hurries.")
+                serving = stopping.hurry is not None
+                say(f"\nStopping ({stop}){': requests in flight are finished first; once more hurries' * serving}.")
             finally:
                 stopping.begin()
-        say(f"Stopped. Everything is kept in {banner.short(data)}; `make up` goes on from there.")
+        if (data / "postgres.new").exists():  # renamed as the last step of laying it out
+            say("Stopped before PostgreSQL was laid out: the next `make up` begins with that.")
+        else:
+            say(f"Stopped. Everything is kept in {banner.short(data)}; `make up` goes on from there.")
         return 0
 
 

@@ -15,11 +15,9 @@ ROOM = (
 
 def check_ports(plan: Plan) -> None:
     host = plan.settings.host
-    _check_port("PORT", host, plan.settings.port, instead=plan.settings.port + 10)
+    _check_port("PORT", host, plan.settings.port)
     supervisor_host = plan.environ.get("SUPERVISOR_HOST", "127.0.0.1")
-    _check_port("SUPERVISOR_PORT", supervisor_host, plan.settings.supervisor_port, plan.settings.supervisor_port + 10)
-    if plan.settings.port == plan.settings.supervisor_port:
-        raise EmbeddedError(f"PORT and SUPERVISOR_PORT are both {plan.settings.port}: give them different numbers.")
+    _check_port("SUPERVISOR_PORT", supervisor_host, plan.settings.supervisor_port)
 
 
 def check_room(home: Home) -> None:
@@ -31,8 +29,8 @@ def check_room(home: Home) -> None:
         )
 
 
-def _check_port(name: str, host: str, port: int, instead: int) -> None:
-    way_out = f"choose another, as in `make up {name}={instead}`."
+def _check_port(name: str, host: str, port: int) -> None:
+    way_out = f"choose another, as in `make up {name}={port + 10 if port < 65_000 else port - 10}`."
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as attempt:
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

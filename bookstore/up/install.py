@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import pwd
 import select
 import shutil
 import subprocess
@@ -31,15 +32,63 @@ class Refused(Exception):
 
 def main(layers: Sequence[str], project: Path = PROJECT) -> int:
     try:
+        venv = project / ".venv"
+        act_as_owner(venv if venv.exists() else project)
         with _alone(project):
             install(layers, project)
     except Refused as refused:
         sys.stderr.write(f"{refused}\n")
         return 1
+    except PermissionError as error:
+        sys.stderr.write(f"{whose(error, instead='remove it: `sudo rm -r .venv`')}\n")
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("\nInterrupted: the next `make` starts the installation again.\n")
         return 130
     return 0
+
+
+def act_as_owner(path: Path) -> None:
+    """As root on somebody's files: go on as that somebody, so that nothing of theirs becomes root's.
+
+    By an exec, because a process that merely changed its user may no longer look into its own /proc.
+    """
+    owner = path.stat().st_uid
+    if os.geteuid() != 0 or owner == 0:
+        return
+    try:
+        user = pwd.getpwuid(owner)
+        reach = ["/bin/sh", "-c", 'test -x "$1" && test -x "$2"', "sh", sys.executable, str(path)]
+        groups = os.getgrouplist(user.pw_name, user.pw_gid)
+        tried = subprocess.run(reach, cwd="/", check=False, user=owner, group=user.pw_gid, extra_groups=groups)
+        if tried.returncode != 0:
+            return
+    except (KeyError, OSError, subprocess.SubprocessError):  # a number without a name, or a root without the right
+        return
+    _say(f"{path} belongs to {user.pw_name}: going on as {user.pw_name}.")
+    os.setgroups(groups)
+    os.setgid(user.pw_gid)
+    os.setuid(owner)
+    os.environ.update(HOME=user.pw_dir, USER=user.pw_name, LOGNAME=user.pw_name)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+
+
+def whose(error: PermissionError, *, instead: str = "`sudo make reset`") -> str:
+    """What somebody may not touch, as one sentence with the way out."""
+    named = Path(os.path.abspath(os.fsdecode(error.filename or "")))  # noqa: PTH100  # resolving may be forbidden too
+    for path in (named, *named.parents):
+        try:
+            owner = path.lstat().st_uid
+        except OSError:
+            continue
+        if owner == os.geteuid():
+            return f"{path}: {error.strerror or 'permission denied'}: look at its permissions."
+        try:
+            user = pwd.getpwuid(owner).pw_name
+        except KeyError:
+            user = f"user {owner}"
+        return f"{path} belongs to {user}: run as {user}, or {instead}."
+    return str(error)
 
 
 def install(layers: Sequence[str], project: Path) -> None:
@@ -54,7 +103,9 @@ def install(layers: Sequence[str], project: Path) -> None:
     if marker.exists():
         _say("The last installation did not come to its end: starting again with an empty .venv.")
         shutil.rmtree(venv)
-    if not python.exists():
+    elif venv.is_dir():
+        marker.touch()  # or it is somebody else's, and nothing is begun
+    if not python.exists() or _was_moved(venv):
         _make_venv(venv)
     marker.touch()
     _say(f"Installing {' and '.join(missing)} requirements into .venv (once; a minute or two) …")
@@ -75,6 +126,15 @@ def _is_installed(venv: Path, layer: str, project: Path) -> bool:
         return (venv / f".installed-{layer}").read_text() == _fingerprint(venv, layer, project)
     except OSError:
         return False
+
+
+def _was_moved(venv: Path) -> bool:
+    """Its scripts then name a Python that is elsewhere or no more. pip's is the first that there is."""
+    try:
+        head = (venv / "bin" / "pip").read_bytes()[:1000]
+    except FileNotFoundError:
+        return True
+    return os.fsencode(venv / "bin") not in head
 
 
 def _fingerprint(venv: Path, layer: str, project: Path) -> str:

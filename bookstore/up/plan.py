@@ -1,14 +1,18 @@
 """What will run: which servers are given, which are ours, and the environment that the pod gets."""
 
 import os
+import re
 import secrets
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from bookstore.embedded import Home, Postgres, Redis
-from bookstore.settings import Settings, effective_settings, load_settings
+from bookstore.settings import ConfigurationError, Fault, Settings, effective_settings, load_settings
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
+FAULT = re.compile(r"^ +([A-Z][A-Z0-9_]*)(?:=\S*)?: (.*)$", re.MULTILINE)
 LONGEST_RUNTIME_DIR = 70  # leaves room for /workers/<boot>.sock within the 107 bytes of a unix socket
 
 
@@ -68,12 +72,43 @@ def make_plan(home: Home, environ: Mapping[str, str]) -> Plan:
     asked["SUPERVISED"] = "true"
     if not asked.get("RUNTIME_DIR"):
         asked["RUNTIME_DIR"] = _runtime_directory(home)
-    plan = Plan(home, asked, load_settings(asked))
+    if not asked.get("DISK_PATH"):
+        asked["DISK_PATH"] = str(home.path)  # the disk to be watched is the one that fills
+    plan = Plan(home, asked, _accepted_by_both(asked))
     plan.environ["WORKERS"] = str(
         plan.settings.workers
     )  # the supervisor knows no profile of the API's, and awaits them
     plan.generate_secrets()
     return plan
+
+
+def _accepted_by_both(environ: Mapping[str, str]) -> Settings:
+    """Every fault at once, also those that only the supervisor would find, after PostgreSQL was started for it."""
+    stand_in = {"DATABASE_URL": "postgresql://bookstore@/bookstore"} if not environ.get("DATABASE_URL") else {}
+    asking = subprocess.Popen(
+        [sys.executable, "-m", "supervisor", "settings"],
+        cwd=PROJECT,
+        env={**environ, **stand_in},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    faults: list[Fault] = []
+    with asking:
+        settings = None
+        try:
+            settings = load_settings(environ)  # while the other one is being asked
+        except ConfigurationError as refused:
+            faults.extend(refused.faults)
+        said = asking.communicate()[1]
+    named = {fault.name for fault in faults}
+    if asking.returncode == ConfigurationError.exit_status:
+        found = [Fault(name, problem) for name, problem in FAULT.findall(said)]
+        faults.extend(fault for fault in found if fault.name not in named)
+    if faults or settings is None:
+        raise ConfigurationError(faults)
+    return settings
 
 
 def _runtime_directory(home: Home) -> str:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from bookstore.embedded import EmbeddedError
@@ -36,8 +37,11 @@ class Pod:
         )
         self.plan.home.remember("supervisor", self.process.pid)
 
-    def wait_until_ready(self) -> None:
-        """Raises EmbeddedError when it will not come: the supervisor ended, or the migrations fail."""
+    def wait_until_ready(self, *, look: Callable[[str], None] = lambda reason: None) -> None:
+        """Raises EmbeddedError when it will not come: the supervisor ended, or the migrations fail.
+
+        `look` is called again and again with the supervisor's reason for not being ready, and may raise too.
+        """
         deadline = time.monotonic() + PATIENCE
         while True:
             if (status := self.ended()) is not None:
@@ -45,6 +49,7 @@ class Pod:
             state = self._state()
             if state.get("ready"):
                 return
+            look(str(state.get("reason", "")))
             phase = str(state.get("phase", ""))
             if phase == "migration_failed":
                 raise EmbeddedError(f"The migrations fail: {state['reason']}. Mend them, or start anew: `make reset`.")

@@ -1,7 +1,13 @@
 """`make up RELOAD=1`: the supervisor and the API start anew when a source file changes; the servers go on."""
 
+import contextlib
+import queue
+import re
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bookstore.embedded import EmbeddedError
@@ -11,36 +17,105 @@ from bookstore.up.stopping import say
 
 WATCHED = ("bookstore", "supervisor", "migrations")
 SUFFIXES = (".py", ".sql", ".json", ".jsonl", ".csv", ".html", ".css", ".js")
+WHOLE = "import bookstore.server, bookstore.app, supervisor.lifecycle"
+"""What imports every module of both programs that a pod runs."""
+PLACE = re.compile(r'^ +File "([^"]+)", line (\d+)', re.MULTILINE)
+
+Changes = Callable[[], list[str]]
 
 
 def restart_on_change(pod: Pod) -> int:
     """For ever. What does not start is not the end here: the next change may mend it."""
+    with watching() as changes:
+        broken = False
+        while True:
+            if changed := changes():
+                broken = not _restart(pod, changed, changes)
+            elif not broken and (status := pod.ended()) is not None:
+                broken = True
+                say(f"The supervisor ended with status {status}: waiting for a change that mends it.")
+            elif broken:
+                pod.stopping.check()
+            time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[Changes]:
+    """Watches also while something else is waited for. A thread, because the signals are the main thread's."""
     from watchfiles import watch
 
-    broken = False
-    folders = [PROJECT / name for name in WATCHED]
-    # Waking four times a second is how a supervisor that ended by itself is noticed.
-    for changes in watch(*folders, rust_timeout=250, yield_on_timeout=True, raise_interrupt=False):
-        changed = sorted({path for _, path in changes if path.endswith(SUFFIXES)})
-        if changed:
-            broken = not _restart(pod, changed)
-        elif not broken and (status := pod.ended()) is not None:
-            broken = True
-            say(f"The supervisor ended with status {status}: waiting for a change that mends it.")
-    pod.stopping.again()  # watchfiles takes whatever a signal handler raises for an end of watching
-    return 0
+    seen: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
+    done = threading.Event()
 
+    def look() -> None:
+        for changes in watch(*[PROJECT / name for name in WATCHED], stop_event=done, rust_timeout=500):
+            seen.put([path for _, path in changes if path.endswith(SUFFIXES)])
 
-def _restart(pod: Pod, changed: Iterable[str]) -> bool:
-    names = [str(Path(path).relative_to(PROJECT)) for path in changed]
-    say(f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} changed: restarting …")
-    began = time.monotonic()
-    pod.stop()
-    pod.start()
+    def changes() -> list[str]:
+        """What changed since it was last asked, in the checkout."""
+        found: set[str] = set()
+        while not seen.empty():
+            found.update(str(Path(path).relative_to(PROJECT)) for path in seen.get())
+        return sorted(found)
+
+    thread = threading.Thread(target=look, name="watch the sources", daemon=True)
+    thread.start()
     try:
-        pod.wait_until_ready()
-    except EmbeddedError as error:
-        say(f"{error} Waiting for the next change.")
-        return False
-    say(f"Ready again after {time.monotonic() - began:.1f} s.")
+        yield changes
+    finally:
+        done.set()
+        thread.join(2)
+
+
+def _restart(pod: Pod, changed: list[str], changes: Changes) -> bool:
+    """Until something starts; false when nothing more is to be tried before the next change."""
+    while changed:
+        say(f"{changed[0]}{f' and {len(changed) - 1} more' if len(changed) > 1 else ''} changed: restarting …")
+        began = time.monotonic()
+        pod.stop()
+        if fault := _fault(pod):
+            say(f"It does not start: {fault}. Waiting for the next change.")
+            return False
+        pod.start()
+        changed = []
+
+        def look(reason: str) -> None:
+            nonlocal changed
+            if changed := changes():
+                raise _ChangedMeanwhile
+            if reason.startswith("the service "):  # ended: started again as it is, it would end again
+                pod.stop()
+                raise EmbeddedError(f"It does not stay up, its log above says why: {reason.split(';')[0]}.")
+
+        try:
+            pod.wait_until_ready(look=look)
+        except _ChangedMeanwhile:
+            continue
+        except EmbeddedError as error:
+            say(f"{error} Waiting for the next change.")
+            return False
+        say(f"Ready again after {time.monotonic() - began:.1f} s.")
     return True
+
+
+class _ChangedMeanwhile(Exception):
+    pass
+
+
+def _fault(pod: Pod) -> str:
+    """What keeps the sources from being imported, in one line; every worker would say it at length, again and again."""
+    asked = subprocess.run(
+        [sys.executable, "-c", WHOLE],
+        cwd=PROJECT,
+        env=pod.plan.environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if asked.returncode == 0:
+        return ""
+    said = asked.stderr.strip()
+    ours = [(path, line) for path, line in PLACE.findall(said) if Path(path).is_relative_to(PROJECT)]
+    where = f" ({Path(ours[-1][0]).relative_to(PROJECT)}, line {ours[-1][1]})" if ours else ""
+    return (said.splitlines() or ["no reason given"])[-1].rstrip(".") + where

@@ -34,4 +34,7 @@ def discover(data: Path) -> dict[str, str]:
         known = json.loads((data / "running.json").read_bytes())
     except (OSError, ValueError):
         return {}
-    return dict(known["environ"]) if mark(int(known["pid"])) == known["mark"] else {}
+    match known:
+        case {"pid": int(pid), "mark": str(marked), "environ": {**environ}} if mark(pid) == marked:
+            return {name: value for name, value in environ.items() if name in SHARED and isinstance(value, str)}
+    return {}

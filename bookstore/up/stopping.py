@@ -24,7 +24,7 @@ class Stopping:
     """While entered, signals are ours. Raises `Stop` once, out of the main thread's current line."""
 
     def __init__(self) -> None:
-        self.hurry: Callable[[], None] = lambda: None
+        self.hurry: Callable[[], None] | None = None  # while there is a pod
         self._terminal: int | None = None
         self._told: Stop | None = None
         self._began: float | None = None
@@ -72,7 +72,7 @@ class Stopping:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._began is None:
             self._stop(WORDS[signal.Signals(number)])
-        elif number != signal.SIGHUP and time.monotonic() - self._began > SAME_GESTURE:
+        elif number != signal.SIGHUP and self.hurry is not None and time.monotonic() - self._began > SAME_GESTURE:
             self.hurry()
 
 

@@ -5,16 +5,18 @@ import fcntl
 import os
 import re
 import select
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
+import pytest
 
 from bookstore.embedded.processes import wait_until
 from tests.conftest import PROJECT
@@ -40,6 +42,7 @@ class Up:
     """One `bookstore up`; what it writes is collected, in a terminal of its own when `terminal` says so.
 
     `led`: started by a process that hears SIGHUP and waits for its child, as make does, and that leads the session.
+    `made`: by a real `make up`, which finds everything installed.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Up:
         *arguments: str,
         terminal: bool = False,
         led: bool = False,
+        made: bool = False,
         project: Path = PROJECT,
         **environ: str,
     ) -> None:
@@ -59,6 +63,8 @@ class Up:
         self._closing = False
         self.master: int | None = None
         command = [sys.executable, "-m", "bookstore", "up", *arguments]
+        if made:
+            command = ["make", "up", f"RUN={shlex.quote(sys.executable)}", "install=@:"]
         if led:
             command = [sys.executable, "-c", LEADER, *command]
         if terminal:
@@ -162,6 +168,18 @@ def measured(project: Path) -> dict[str, str]:
         config.source = [str(project / "bookstore"), str(project / "supervisor")]
         given["COVERAGE_PROCESS_CONFIG"] = config.serialize()
     return given
+
+
+@contextlib.contextmanager
+def once_for_all(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """A directory that all of pytest's processes share; inside, one at a time. Empty for the first that comes."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    (base / name).mkdir(exist_ok=True)
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield base / name
 
 
 def run(

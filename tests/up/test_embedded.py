@@ -1,9 +1,12 @@
 """The servers from wheels: private, kept or thrown away as asked, and never outliving whoever started them."""
 
 import contextlib
+import json
 import os
+import pwd
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -18,6 +21,7 @@ import pytest
 from bookstore.embedded import AlreadyHeld, EmbeddedError, ForeignData, Home, Postgres, Redis
 from bookstore.embedded.home import identity_for
 from bookstore.embedded.processes import end, launch, mark, running_in, wait_until
+from bookstore.up.running import discover
 from tests.conftest import skip_or_fail
 
 LAUNCHER = """
@@ -186,6 +190,20 @@ def test_a_process_that_merely_has_the_number_of_a_leftover_is_left_alone(direct
         bystander.wait()
 
 
+@pytest.mark.parametrize(
+    "nonsense", ['{"postgres":5}', "[1]", '{"postgres":{"pid":"x"}}', '{"postgres":{"pid":0}}', "{"]
+)
+def test_nonsense_about_what_ran_here_is_no_memory_at_all(directory: Path, nonsense: str) -> None:
+    (directory / "data").mkdir()
+    (directory / "data" / "lock").touch()
+    (directory / "data" / "processes.json").write_text(nonsense)
+    (directory / "data" / "running.json").write_text(nonsense)
+    assert discover(directory / "data") == {}
+    with Home(directory / "data").held() as home:
+        home.remember("myself", os.getpid())
+        assert [*json.loads((home.path / "processes.json").read_text())] == ["myself"]
+
+
 def test_a_postmaster_killed_with_kill_9_and_a_stale_pidfile_do_not_stop_the_next_start(directory: Path) -> None:
     with Home(directory / "data").held() as home:
         postgres = Postgres(home, durable=True)
@@ -214,6 +232,9 @@ def test_data_of_another_postgresql_version_is_refused_with_the_way_out(director
         (home.path / "postgres").mkdir()
         (home.path / "postgres" / "PG_VERSION").write_text("16\n")
         with pytest.raises(ForeignData, match=r"written by PostgreSQL 16, this is PostgreSQL 18: .*make reset"):
+            Postgres(home, durable=True).start()
+        (home.path / "postgres" / "PG_VERSION").write_text("")
+        with pytest.raises(ForeignData, match=r"is not a PostgreSQL data directory, this is PostgreSQL 18"):
             Postgres(home, durable=True).start()
 
 
@@ -271,6 +292,39 @@ def test_sockets_of_data_that_is_no_more_are_swept_too(directory: Path) -> None:
     shutil.rmtree(home.path)
     with Home.temporary().held():
         assert not home.sockets.exists()
+
+
+def test_a_socket_directory_that_says_not_whose_it_is_is_swept_after_a_day_without_a_listener() -> None:
+    def made(name: str, age: float) -> Path:
+        path = Path(tempfile.gettempdir()) / f"bookstore-{os.geteuid()}-{name}{os.getpid()}"
+        path.mkdir()
+        os.utime(path, (time.time() - age, time.time() - age))
+        return path
+
+    dead, young, held = made("dead", 90_000), made("young", 0), made("held", 0)
+    try:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(held / "sock"))
+            listener.listen()
+            os.utime(held, (1, 1))
+            with Home.temporary().held():
+                assert [path.exists() for path in (dead, young, held)] == [False, True, True]
+    finally:
+        for path in (dead, young, held):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def test_as_root_postgresql_runs_as_the_one_whose_the_directory_is(directory: Path) -> None:
+    if os.geteuid() != 0:
+        skip_or_fail("only root has another user to become")
+    owner = pwd.getpwnam("daemon")
+    (directory / "data").mkdir(mode=0o700)
+    os.chown(directory / "data", owner.pw_uid, owner.pw_gid)
+    binary = Postgres(Home(directory / "data"), durable=False)._binaries / "postgres"
+    identity = identity_for(directory / "data", binary)
+    if identity.startswith("map:"):
+        skip_or_fail("no other user can reach this checkout")
+    assert identity == f"become:{owner.pw_uid}:{owner.pw_gid}"
 
 
 def test_as_root_postgresql_runs_as_somebody_else_who_can_reach_its_data(directory: Path) -> None:

@@ -9,14 +9,17 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROJECT
-from tests.up.pods import measured
+from tests.conftest import PROJECT, skip_or_fail
+from tests.up.pods import measured, once_for_all
+
+NOBODY = 65534
 
 BACKEND = """
 import pathlib, zipfile
@@ -68,9 +71,9 @@ class Checkout:
     def require(self, layer: str, *lines: str) -> None:
         (self.path / "requirements" / f"{layer}.txt").write_text("".join(lines))
 
-    def install(self, **environ: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-P", "bookstore/up/install.py", "runtime", "embedded"]
-        return self._run(command, **environ)
+    def install(self, *, user: int | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
+        python = sys.executable if user is None else "/usr/bin/python3"  # ours may be in root's home
+        return self._run([python, "-P", "bookstore/up/install.py", "runtime", "embedded"], user, **environ)
 
     def make(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         return self._run(["make", *arguments], **environ)
@@ -80,12 +83,16 @@ class Checkout:
             return path.read_text().split("'")[1]
         return None
 
-    def _run(self, command: list[str], **environ: str) -> subprocess.CompletedProcess[str]:
+    def _run(self, command: list[str], user: int | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
         wheels = (self.path / "wheels").as_uri()
         local = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": wheels, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_COMPILE": "1"}
         environ = {**kept, **measured(self.path), **local, **environ}
-        return subprocess.run(command, cwd=self.path, env=environ, capture_output=True, text=True, timeout=120)
+        if user is not None:
+            environ = {name: value for name, value in environ.items() if not name.startswith("COV")}
+        return subprocess.run(
+            command, cwd=self.path, env=environ, capture_output=True, text=True, timeout=120, user=user
+        )
 
 
 @pytest.fixture
@@ -95,27 +102,38 @@ def empty(tmp_path: Path) -> Checkout:
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, subprocess.CompletedProcess[str]]:
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, str]:
     """One in which `make up` ran, and what it said."""
-    checkout = Checkout(tmp_path_factory.mktemp("first") / "a copy of the checkout")
-    return checkout, checkout.make("up", PYTHON=sys.executable)
+    with once_for_all(tmp_path_factory, "installed") as shared:
+        checkout = Checkout(shared / "a copy of the checkout")
+        if not (shared / "said").exists():
+            ran = checkout.make("up", PYTHON=sys.executable)
+            (shared / "said").write_text(f"{ran.stdout}{ran.stderr}")
+        return checkout, (shared / "said").read_text()
 
 
 @pytest.fixture
-def checkout(first: tuple[Checkout, object], tmp_path: Path) -> Checkout:
-    """A copy of that one: making a .venv anew takes longer than everything else here."""
+def moved(first: tuple[Checkout, str], tmp_path: Path) -> Checkout:
+    """That one at another place."""
     shutil.copytree(first[0].path, tmp_path / "copied" / "a copy of the checkout", symlinks=True)
     return Checkout(tmp_path / "copied" / "a copy of the checkout")
 
 
+@pytest.fixture
+def checkout(first: tuple[Checkout, str], moved: Checkout) -> Checkout:
+    """As if it had been made there: making a .venv takes longer than everything else here."""
+    pip = moved.path / ".venv" / "bin" / "pip"
+    pip.write_text(pip.read_text().replace(str(first[0].path), str(moved.path)))
+    return moved
+
+
 def test_the_first_time_everything_locked_is_installed_and_the_second_time_nothing_is_touched(
-    first: tuple[Checkout, subprocess.CompletedProcess[str]],
+    first: tuple[Checkout, str],
 ) -> None:
     checkout, said = first
-    assert said.returncode == 0, said.stderr
-    assert "Making .venv with Python 3." in said.stdout
-    assert "Installed in" in said.stdout
-    assert said.stdout.rstrip().endswith("installed and started")
+    assert "Making .venv with Python 3." in said
+    assert "Installed in" in said
+    assert said.rstrip().endswith("installed and started")
     assert checkout.installed("apple") == "1.0"
 
     began = time.monotonic()
@@ -142,11 +160,58 @@ def test_an_interrupted_installation_is_done_again_from_the_start(checkout: Chec
     assert not (checkout.path / ".venv" / ".installing").exists()
 
 
-def test_a_checkout_that_was_moved_is_installed_anew(checkout: Checkout) -> None:
-    again = checkout.install()
+def test_a_checkout_that_was_moved_is_installed_anew_with_scripts_that_run(
+    first: tuple[Checkout, str], moved: Checkout
+) -> None:
+    again = moved.install()
     assert again.returncode == 0, again.stderr
     assert "Installed in" in again.stdout
-    assert "Installed in" not in checkout.install().stdout
+    told = subprocess.run([moved.path / ".venv" / "bin" / "pip", "--version"], capture_output=True, text=True)
+    assert f"from {moved.path}/.venv" in told.stdout
+    for script in (moved.path / ".venv" / "bin").iterdir():
+        assert script.is_symlink() or os.fsencode(first[0].path) not in script.read_bytes()
+    assert "Installed in" not in moved.install().stdout
+
+
+def test_root_acts_as_the_one_whose_files_they_are() -> None:
+    """In a script of its own, by a Python that others may run too."""
+    if os.geteuid() != 0:
+        skip_or_fail("only root can become another user")
+    script = f"import sys; sys.path.insert(0, {str(PROJECT / 'bookstore' / 'up')!r})\n"
+    script += "import os; from pathlib import Path; from install import act_as_owner\n"
+    script += "act_as_owner(Path(sys.argv[1])); print(os.getuid(), os.environ['HOME'], sys.argv)"
+    python = "/usr/bin/python3"
+    if not os.access(python, os.X_OK):
+        skip_or_fail("there is no Python that every user may run")
+    with tempfile.TemporaryDirectory(prefix="bookstore-test-") as name:
+        Path(name).chmod(0o755)
+        theirs, nowhere = Path(name) / "theirs", Path(name) / "ours" / "theirs"
+        for path in (theirs, nowhere):
+            path.mkdir(parents=True)
+            os.chown(path, NOBODY, -1)
+        nowhere.parent.chmod(0o700)
+        for path, uid in ((theirs, NOBODY), (nowhere, 0), (Path(name), 0)):
+            ran = subprocess.run([python, "-P", "-c", script, path], capture_output=True, text=True, cwd="/")
+            assert ran.stdout.splitlines()[-1].split(" ", 1)[0] == str(uid), ran.stderr
+            assert ran.stdout.endswith(f"['-c', '{path}']\n")
+            assert ("going on as nobody" in ran.stdout) == (uid == NOBODY)
+
+
+def test_a_venv_of_another_user_is_named_with_the_way_out(empty: Checkout) -> None:
+    """Before anything was installed by root in a checkout of ours, and ever after."""
+    if os.geteuid() != 0:
+        skip_or_fail("only root can be another user")
+    with tempfile.TemporaryDirectory(prefix="bookstore-test-") as name:  # pytest's own are for their owner alone
+        Path(name).chmod(0o755)
+        theirs = Checkout(Path(name) / "a copy of the checkout")
+        (theirs.path / ".venv" / "bin").mkdir(parents=True, mode=0o755)
+        (theirs.path / ".venv" / "bin" / "python").touch()
+        for path in [theirs.path, *theirs.path.rglob("*")]:
+            if ".venv" not in path.parts:
+                os.chown(path, NOBODY, -1)
+        refused = theirs.install(user=NOBODY)
+    assert refused.returncode == 1
+    assert refused.stderr == f"{theirs.path}/.venv belongs to root: run as root, or remove it: `sudo rm -r .venv`.\n"
 
 
 def test_a_package_that_is_not_the_locked_one_is_refused(checkout: Checkout) -> None:

@@ -3,12 +3,15 @@
 import contextlib
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
 import socket
 import stat
 import subprocess
+import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,11 +21,14 @@ from typing import Any
 import psutil
 import pytest
 
+from bookstore.embedded import EmbeddedError, Home
 from bookstore.embedded.processes import wait_until
 from tests.conftest import PROJECT, skip_or_fail
-from tests.up.pods import Up, alive, free_again, free_ports, nothing_left, run
+from tests.up.pods import Up, alive, free_again, free_ports, nothing_left, once_for_all, run
 
 pytestmark = pytest.mark.system
+
+NOBODY = pwd.getpwnam("nobody")
 
 
 @pytest.fixture(scope="session")
@@ -31,9 +37,24 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("a place with spaces") / ("long " * 20).strip()
 
 
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a first `up` leaves behind when it was stopped, `data`, and what it said. Made once, and copied."""
+    with once_for_all(tmp_path_factory, "kept") as shared:
+        if not (shared / "said").exists():
+            up = Up(shared / "data")
+            try:
+                up.ready()
+            finally:
+                up.end()
+            (shared / "said").write_text(up.output)
+        return shared
+
+
 @pytest.fixture(scope="module")
-def pod(parent: Path) -> Iterator[Up]:
+def pod(parent: Path, kept: Path) -> Iterator[Up]:
     """One pod for all the tests that only look, and for those that are refused beside it."""
+    shutil.copytree(kept / "data", parent / "first" / "data")
     up = Up(parent / "first" / "data")
     try:
         yield up.ready()
@@ -42,25 +63,21 @@ def pod(parent: Path) -> Iterator[Up]:
 
 
 @pytest.fixture
-def start(parent: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Up]]:
-    """Further pods: started on the data of an earlier one where that is there, as a second start is."""
+def start(parent: Path, kept: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Up]]:
+    """Further pods, each a second start on what the first one left."""
     data = parent / request.node.name[:40] / "data"
     started: list[Up] = []
 
     def start(*arguments: str, fresh: bool = False, **options: Any) -> Up:
-        kept = parent / "kept"
-        if not fresh and not data.exists() and kept.exists():
+        if not fresh and not data.exists():
             data.parent.mkdir(parents=True)
-            shutil.copytree(kept, data)
+            shutil.copytree(kept / "data", data)
         started.append(Up(data, *arguments, **options))
         return started[-1]
 
     yield start
     for up in started:
         up.end()
-    if not (parent / "kept").exists() and (data / "postgres").exists():
-        shutil.copytree(data, parent / "kept", ignore=shutil.ignore_patterns("lock", "run", "*.json"))
-        (parent / "kept" / "lock").touch()
 
 
 def get(url: str) -> bytes:
@@ -116,10 +133,11 @@ def test_api_and_supervisor_listen_on_loopback_only(pod: Up) -> None:
     assert listening == {"127.0.0.1"}
 
 
-def test_secrets_are_files_for_their_owner_alone_and_in_no_environment(pod: Up) -> None:
-    files = [pod.data / "secret_key", pod.data / "jwt_secret_key", pod.data / "running.json"]
-    assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600] * 3
-    secrets = {file.read_text() for file in files[:2]}
+def test_what_is_written_is_for_its_owner_alone_and_no_secret_is_in_an_environment(pod: Up) -> None:
+    files = [pod.data / "secret_key", pod.data / "jwt_secret_key"]
+    told = [pod.data / name for name in ("running.json", "processes.json", "postgres.log", "redis.log")]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in [*files, *told] if file.exists()} == {0o600}
+    secrets = {file.read_text() for file in files}
     assert len(secrets) == 2
     for process in pod.processes():
         assert not secrets & set(process.environ().values())
@@ -146,6 +164,14 @@ def test_a_taken_port_is_named_with_its_holder_and_nothing_is_started(pod: Up, t
         assert re.fullmatch(rf"{taken}\n", other.stderr)
         assert not (tmp_path / "data" / "postgres").exists()
     assert not alive(tmp_path / "data")
+
+
+def test_the_disk_that_is_watched_is_the_one_with_the_data(pod: Up) -> None:
+    for process in pod.processes():
+        if "supervisor" in process.cmdline():
+            assert process.environ()["DISK_PATH"] == str(pod.data)
+            return
+    pytest.fail("there is no supervisor")
 
 
 def test_reset_is_refused_while_it_runs(pod: Up) -> None:
@@ -202,39 +228,46 @@ def test_ctrl_c_in_a_terminal_drains_stops_everything_and_frees_the_ports(start:
     assert "Stopping (Ctrl-C)" in up.output
     assert up.output.count("told to stop") <= 2  # draining, stopped
     assert "SIGKILL" not in up.output
+    assert "Error while closing" not in up.output
     assert up.output.rstrip().endswith("`make up` goes on from there.")
     assert not list(up.data.glob("processes.json"))
 
 
-def test_a_second_start_finds_its_data_and_secrets_and_a_closing_terminal_stops_it(start: Callable[..., Up]) -> None:
-    first = start().ready()
-    secrets = {name: (first.data / name).read_text() for name in ("secret_key", "jwt_secret_key")}
-    first.process.send_signal(signal.SIGTERM)
-    assert first.wait() == 0
-
+def test_a_second_start_finds_its_data_and_secrets_and_a_closing_terminal_stops_it(
+    start: Callable[..., Up], kept: Path
+) -> None:
+    first = (kept / "said").read_text()
+    assert "Laying out a PostgreSQL" in first
+    assert "loaded just now" in first
+    assert not list((kept / "data").glob("processes.json"))
     second = start(terminal=True, led=True).ready()
-    assert "loaded just now" not in (second.banner or "")
-    assert {name: (second.data / name).read_text() for name in secrets} == secrets
+    assert "Laying out" not in second.output
+    assert "loaded just now" not in second.output
+    for name in ("secret_key", "jwt_secret_key"):
+        assert (second.data / name).read_text() == (kept / "data" / name).read_text()
     second.close_terminal()
     second.wait()
     assert nothing_left(second.data)
 
 
-def test_kill_9_of_up_leaves_nothing_and_the_next_start_just_works(start: Callable[..., Up]) -> None:
-    up = start().ready()
+def test_kill_9_of_make_itself_leaves_nothing(start: Callable[..., Up]) -> None:
+    if shutil.which("make") is None:
+        skip_or_fail("there is no make")
+    up = start(made=True).ready()
+    assert up.process.args[0] == "make"  # type: ignore[index]
     up.process.kill()
     assert nothing_left(up.data)
-    again = start().ready()
-    again.process.send_signal(signal.SIGTERM)
-    assert again.wait() == 0
-    assert nothing_left(again.data, seconds=0)
+    assert free_again(up.port)
 
 
-def test_a_start_right_after_a_kill_9_ends_what_still_runs(start: Callable[..., Up]) -> None:
-    """The supervisor is stopped, so that it cannot heed the signal of its parent's death."""
+def test_kill_9_of_up_leaves_nothing_and_the_next_start_ends_what_is_still_there(start: Callable[..., Up]) -> None:
+    first = start().ready()
+    first.process.kill()
+    assert nothing_left(first.data)
+
     up = start().ready()
     supervisor = json.loads((up.data / "processes.json").read_text())["supervisor"]["pid"]
-    os.kill(supervisor, signal.SIGSTOP)
+    os.kill(supervisor, signal.SIGSTOP)  # it cannot heed the signal of its parent's death
     up.process.kill()
     up.process.wait()
     again = start().ready()
@@ -294,11 +327,13 @@ def test_data_of_another_postgresql_is_refused_and_left_as_it_was(tmp_path: Path
     assert not alive(data)
 
 
-def test_settings_that_cannot_be_used_are_all_named_with_exit_status_78(tmp_path: Path) -> None:
-    refused = run(tmp_path / "data", "up", environ={"WORKERS": "many", "PORT": "-1"})
+def test_settings_that_cannot_be_used_are_all_named_once_whoever_reads_them_with_exit_status_78(tmp_path: Path) -> None:
+    wrong = {"WORKERS": "0", "PORT": "-1", "DRAIN_DELAY": "-1", "PROBES": "[{", "REDIS_URL": "http://x"}
+    refused = run(tmp_path / "data", "up", environ=wrong)
     assert refused.returncode == 78
-    assert "WORKERS" in refused.stderr
-    assert "PORT" in refused.stderr
+    assert {line.split(":")[0].strip() for line in refused.stderr.splitlines()[1:]} == set(wrong)
+    assert refused.stderr.startswith("5 settings cannot be used:\n")
+    assert refused.stderr.count("\n") == 6
     assert not (tmp_path / "data" / "postgres").exists()
 
 
@@ -368,15 +403,94 @@ def test_with_reload_a_change_restarts_the_pod_and_a_broken_one_waits_for_its_me
     assert up.said("Ready again after", seconds=60)
     assert json.loads(get(f"http://127.0.0.1:{up.port}/health"))["version"] == "9.9.9"
 
-    sound = (copy / "supervisor" / "__main__.py").read_text()
-    (copy / "supervisor" / "__main__.py").write_text("nonsense(")
+    routes = copy / "bookstore" / "catalogue" / "routes.py"
+    sound = routes.read_text()
+    routes.write_text("nonsense(")
     assert up.said("Waiting for the next change", seconds=60)
-    (copy / "supervisor" / "__main__.py").write_text(sound)
+    assert "SyntaxError: '(' was never closed (bookstore/catalogue/routes.py, line 1)" in up.output
+    assert "Traceback" not in up.output
+
+    routes.write_text(f"{sound}\nimport sys\n'gunicorn.arbiter' in sys.modules and 1 / 0\n")  # in a worker alone
+    assert up.said("It does not stay up, its log above says why: the service ended with status 3", seconds=60)
+    began = time.monotonic()
+    routes.write_text(sound)
     assert wait_until(lambda: up.output.count("Ready again after") == 2, 60)
+    assert time.monotonic() - began < 30
     up.process.send_signal(signal.SIGTERM)
     assert up.wait() == 0
     assert "Stopping (SIGTERM)" in up.output
     assert nothing_left(up.data, seconds=0)
+
+
+def test_ctrl_c_while_postgresql_is_laid_out_says_what_is_true(start: Callable[..., Up]) -> None:
+    up = start(fresh=True)
+    assert wait_until(lambda: (up.data / "postgres.new").exists(), 30)
+    up.process.send_signal(signal.SIGINT)
+    assert up.wait() == 0
+    assert "\nStopping (Ctrl-C).\n" in up.output
+    assert up.output.endswith("Stopped before PostgreSQL was laid out: the next `make up` begins with that.\n")
+    assert nothing_left(up.data, seconds=0)
+
+
+@pytest.fixture
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data directory of somebody who is neither root nor us, where everybody may come."""
+    if os.geteuid() != 0:
+        skip_or_fail("only root can be another user")
+    with tempfile.TemporaryDirectory(prefix="bookstore-test-") as name:
+        Path(name).chmod(0o755)
+        data = Path(name) / "data"
+        data.mkdir(mode=0o700)
+        os.chown(data, NOBODY.pw_uid, NOBODY.pw_gid)
+        yield data
+
+
+@pytest.mark.parametrize("what", ["", "postgres"], ids=["the whole directory", "the databases"])
+def test_what_belongs_to_another_user_is_named_with_the_way_out(theirs: Path, what: str) -> None:
+    """In this very process: the Python that others run may be out of that user's reach."""
+    from bookstore.up import explained
+    from bookstore.up.reset import size
+
+    (theirs / "postgres").mkdir(mode=0o700)
+    (theirs / "lock").touch()
+    if what:
+        os.chown(theirs / "lock", NOBODY.pw_uid, -1)
+    else:
+        os.chown(theirs, 0, 0)
+
+    def hold() -> None:
+        with Home(theirs).held():
+            pass
+
+    told = set()
+    os.seteuid(NOBODY.pw_uid)
+    try:
+        for act in (hold, lambda: size(theirs), lambda: list((theirs / what).iterdir())):
+            try:
+                with explained():
+                    act()
+            except EmbeddedError as error:
+                told.add(str(error))
+    finally:
+        os.seteuid(0)
+    assert told == {f"{theirs / what} belongs to root: run as root, or `sudo make reset`."}
+
+
+def test_a_taken_port_near_the_last_one_is_not_answered_with_a_port_that_is_none(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        port = next(port for port in range(65_535, 65_000, -1) if _takes(taken, port))
+        refused = run(tmp_path / "data", "up", environ=_free(2) | {"PORT": str(port)})
+    assert f"make up PORT={port - 10}`" in refused.stderr
+
+
+def _takes(attempt: socket.socket, port: int) -> bool:
+    try:
+        attempt.bind(("127.0.0.1", port))
+        attempt.listen()
+    except OSError:
+        return False
+    return True
 
 
 def _free(count: int) -> dict[str, str]:
@@ -397,5 +511,5 @@ def test_a_busy_port_is_a_fault_of_the_address_too(tmp_path: Path) -> None:
         both = run(tmp_path / "data", "up", environ=_free(2) | {"PORT": port})
         assert f"Port {port} is taken by" in both.stderr
     same = run(tmp_path / "data", "up", environ={"PORT": port, "SUPERVISOR_PORT": port})
-    assert "give them different numbers" in same.stderr
+    assert "SUPERVISOR_PORT: the same as PORT" in same.stderr
     assert wait_until(lambda: not alive(tmp_path / "data"), 5)
