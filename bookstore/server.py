@@ -9,6 +9,7 @@ imports the application, so that HUP starts workers on the code that is on the d
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import importlib
 import logging
@@ -41,6 +42,11 @@ class GunicornLog(Logger):  # type: ignore[misc]
         for each in (self.error_log, self.access_log):
             each.handlers, each.propagate = [], True
         self.error_log.setLevel(logging.INFO)
+
+    def info(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        # At every stop: the loop has closed the listening socket by the time gunicorn closes it too.
+        if not (str(msg).startswith("Error while closing socket") and f"[Errno {errno.EBADF}]" in str(args)):
+            super().info(msg, *args, **kwargs)
 
 
 def post_fork(_arbiter: Any, _worker: Any) -> None:
