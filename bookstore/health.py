@@ -158,8 +158,8 @@ def _may_see_errors(request: web.Request) -> bool:
     if token is None:
         return False
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    expected = token.get_secret_value().encode()
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("utf-8", "replace"), expected)
+    given = given.strip() if scheme.lower() == "bearer" else request.headers.get("X-Supervisor-Token", "")
+    return hmac.compare_digest(given.encode("utf-8", "replace"), token.get_secret_value().encode())
 
 
 def _answer(content: dict[str, Any], status: int) -> web.Response:

@@ -71,7 +71,7 @@ def run(
 @app.command()
 def drain(
     wait: Annotated[bool, typer.Option("--wait", help="Return when no request is in flight any more.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait at most; then exit 1.")] = 30.0,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait at most; then exit 1.")] = 30.0,
     runtime_dir: DirectoryOption = None,
 ) -> None:
     """Take the pod out of service without losing a request. Reversible by `undrain`; signals nobody.
@@ -89,7 +89,7 @@ def drain(
             typer.echo("drained: no request is in flight")
             return
         if time.monotonic() > deadline:
-            typer.echo(f"not drained in {timeout:g} s: {now['drain']['in_flight']} requests in flight", err=True)
+            typer.echo(f"not drained in {timeout:g} s: {_what_holds_up(now)}", err=True)
             raise typer.Exit(1)
         time.sleep(0.1)
 
@@ -222,6 +222,19 @@ def show_settings(as_json: Json = False) -> None:
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
+
+
+def _what_holds_up(now: dict[str, Any]) -> str:
+    """A worker that does not answer may hold a request, however few the others count."""
+    drain, workers = now["drain"], now["workers"]
+    reasons = []
+    if drain["in_flight"] or not drain["silent_workers"]:
+        reasons.append(f"{drain['in_flight'] or 0} requests in flight, step: {drain['step'].replace('_', ' ')}")
+    for boot in drain["silent_workers"]:
+        pid = workers.get(boot, {}).get("pid")
+        named = f"worker {boot}" + (f" (pid {pid})" if pid else "")
+        reasons.append(f"{named} does not answer and may hold requests")
+    return "; ".join(reasons)
 
 
 def _print(said: str) -> None:

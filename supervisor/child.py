@@ -155,7 +155,7 @@ class Child:
 
     async def _end_session(self, process: asyncio.subprocess.Process) -> None:
         """A worker that outlives its master would keep the port."""
-        kill_session(process.pid, self._mark, whole=True)
+        self._pod.killed |= kill_session(process.pid, self._mark, whole=True)
         await process.wait()
         clear(self._directory.child)
 

@@ -25,8 +25,7 @@ class Collector:
         self._pod = pod
         self._boot = f"supervisor-{secrets.token_hex(6)}"
         self._ledger = Ledger(read_json(directory.totals))
-        self.last_words: deque[str] = deque(maxlen=REMEMBERED)
-        """Boot ids of workers that left a final.json: they ended in order."""
+        self._last_words: deque[str] = deque(maxlen=REMEMBERED)
         self._failures = 0
         self._families: list[Family] = []
         self._page: str | None = None
@@ -37,6 +36,11 @@ class Collector:
         if self._page is None:
             self._page = render(self._families)
         return self._page
+
+    def left_in_order(self) -> set[str]:
+        """Boot ids of the workers whose last words are here, or were taken in."""
+        there = self._directory.workers.glob("*.final.json")
+        return {*self._last_words, *(path.name.removesuffix(".final.json") for path in there)}
 
     async def collect(self, *, patience: float = SNAPSHOT_TIMEOUT) -> None:
         heard = await ask_all(self._directory.workers, "/snapshot", timeout=patience)
@@ -58,7 +62,7 @@ class Collector:
     def _take_in(self, final: Path) -> None:
         snapshot = read_json(final)
         boot = final.name.removesuffix(".final.json")
-        self.last_words.append(boot)
+        self._last_words.append(boot)
         if not self._ledger.learn(boot, snapshot):
             self._failures += as_kept(snapshot) is None  # else it was known, or a newer one is
 
@@ -118,6 +122,12 @@ def own_snapshot(pod: Pod, scrape_failures: int = 0) -> dict[str, Any]:
         ),
         one(
             "supervisor_service_restarts_total", "Starts of the service after it ended", "counter", [({}, pod.restarts)]
+        ),
+        one(
+            "supervisor_worker_endings_total",
+            "Workers that ended without last words",
+            "counter",
+            [({"cause": cause}, times) for cause, times in {"unknown": 0, **pod.endings}.items()],
         ),
         one("supervisor_drains_total", "Drains begun", "counter", [({}, pod.drains)]),
         one("supervisor_reloads_total", "Reloads asked for", "counter", [({}, pod.reloads)]),

@@ -15,6 +15,7 @@ from supervisor import migrations, processes, status
 from supervisor.child import Child, ChildMisconfiguredError, clear_leftovers, reap_orphans, signal_master_by_pidfile
 from supervisor.collect import COLLECT_EVERY, Collector, remove_orphans
 from supervisor.drain import Drain
+from supervisor.endings import Endings
 from supervisor.history import History
 from supervisor.pod import BEFORE_SERVING, Phase, Pod
 from supervisor.policy import Finding, Reading, Rule, Standing, restart_pause
@@ -57,6 +58,7 @@ class Supervisor:
         self._drain = Drain(self._pod, directory, delay=settings.drain_delay)
         self._collector = Collector(directory, self._pod)
         self._child = Child(command, directory, self._pod, boot_timeout=settings.boot_timeout) if command else None
+        self._endings = Endings()
         self._keeping_child: asyncio.Task[None] | None = None
         self._before = directory.read_state() or PastState()
         self._sequence = self._before.sequence
@@ -140,7 +142,7 @@ class Supervisor:
         """Returns why it failed. A pod that serves already goes on: what is new in the database is for later."""
         pod = self._pod
         async with self._migrating:
-            self._enter_unless_serving("migrating", "the database is brought to this code's schema")
+            self._enter_unless_serving("migrating", "the database is being brought to this code's schema")
             try:
                 outcome = await migrations.migrate(self._settings, say=_say)
             except migrations.MigrationFailed as failure:
@@ -190,6 +192,7 @@ class Supervisor:
                 hurried_at = loop.time() + HURRIED_STOP
             return deadline if hurried_at is None else min(deadline, hurried_at)
 
+        pod.stopping = True
         if self._child is not None:
             await self._child.stop(kill_at=kill_at)
         if self._keeping_child is not None:
@@ -235,6 +238,7 @@ class Supervisor:
             return f"the pod is {self._pod.phase.replace('_', ' ')}, there is nothing to reload"
         if failed := await self._migrate():
             return f"not reloaded: {failed}"
+        old = set(self._pod.workers())
         if self._child is not None:
             refused = self._child.reload()
         else:
@@ -242,7 +246,19 @@ class Supervisor:
         if not refused:
             self._pod.reloads += 1
             self._pod.note("service", "serving", "reloading", "asked for")
+            self._run_errand(self._until_reloaded(old))
         return refused
+
+    async def _until_reloaded(self, old: set[str]) -> None:
+        pod = self._pod
+        reason = "every worker is a new one"
+        try:
+            async with asyncio.timeout(self._settings.boot_timeout + self._settings.graceful_timeout):
+                while old & set(pod.workers()) or not pod.warmed():
+                    await pod.wait_for_change(1.0)
+        except TimeoutError:
+            reason = f"given up on: {len(old & set(pod.workers()))} workers of before still answer"
+        pod.note("service", "reloading", "serving", reason)
 
     @contextlib.contextmanager
     def _signals_heard(self) -> Iterator[None]:
@@ -285,8 +301,14 @@ class Supervisor:
 
         def observe(reading: Reading) -> Standing:
             standing = self._pod.observe(name, reading)
-            if name == "workers":
-                remove_orphans(reading.finding.facts.get("orphaned", []))
+            facts = reading.finding.facts
+            if name == "workers" and "workers" in facts:  # else the question itself failed
+                remove_orphans(facts.get("orphaned", []))
+                for boot, pid in self._endings.between(facts["workers"], self._collector.left_in_order()):
+                    if pid in self._pod.killed:
+                        self._pod.worker_ended(pid, boot, "ended_by_supervisor")
+                    elif not self._pod.stopping:
+                        self._pod.worker_ended(pid, boot, "unknown")
             return standing
 
         def hurry() -> bool:

@@ -158,7 +158,14 @@ def _write_text(message: "Message") -> None:
     level = f"{record['level'].name:<8}"
     if sys.stdout.isatty():
         level = f"\x1b[{COLOURS.get(record['level'].name, 37)}m{level}\x1b[0m"
-    extra = {name: value for name, value in record["extra"].items() if name != "logger"}
+    said = record["message"].replace("_", " ")
+    extra = {
+        name: value
+        for name, value in record["extra"].items()
+        if name != "logger"
+        and value is not None
+        and str(value).replace("_", " ") not in said  # no need to say it twice
+    }
     facts = "".join(f" {name}={value}" for name, value in redact(extra).items())
     text = f"{redact_text(record['message'])}{facts}".translate(CONTROLS)
     for line in (_exception(record) or "").splitlines():  # indented, so that none passes for a line of ours

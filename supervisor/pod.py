@@ -27,6 +27,16 @@ Phase = Literal[
     "stopped",
 ]
 PHASES: tuple[Phase, ...] = get_args(Phase)
+IN_WORDS: Mapping[Phase, str] = {
+    "starting": "the pod is starting",
+    "waiting_for_database": "the pod is waiting for its database",
+    "migrating": "the database is being migrated",
+    "migration_failed": "the migration failed",
+    "warming": "the pod is waiting for its workers",
+    "serving": "the pod is serving",
+    "draining": "the pod is being taken out of service",
+    "stopped": "the pod has stopped",
+}
 BEFORE_SERVING = ("starting", "waiting_for_database", "migrating", "migration_failed", "warming")
 
 
@@ -45,6 +55,8 @@ class Pod:
         self.stage_reason = "the supervisor has just started"
         self.stage_since = self.started_at
         self.draining = False
+        self.stopping = False
+        """The service is being ended: it will not answer, and that is as it should be."""
         self.migrated = False
         self.applied: tuple[str, ...] = ()
         self.newer: tuple[str, ...] = ()
@@ -56,6 +68,9 @@ class Pod:
         self.restarts = 0
         self.drains = 0
         self.reloads = 0
+        self.endings: Counter[str] = Counter()
+        self.killed: set[int] = set()
+        """Processes of the service that the supervisor itself ended."""
         self.latencies: dict[str, list[float]] = {}
         self._changes = asyncio.Event()
         self._offset = time.time() - self.started_at
@@ -122,12 +137,18 @@ class Pod:
         if reading.latency_ms is not None:
             count(self.latencies.setdefault(name, [0] * (len(LATENCY_BUCKETS) + 2)), reading.latency_ms / 1000)
         if after.status != before.status:
-            self._moved(name, before.status, after.status, reading.finding.error or "answers again")
+            answers = "answers" if before.status in ("unknown", "disabled") else "answers again"
+            self._moved(name, before.status, after.status, reading.finding.error or answers)
         self.changed()
         return after
 
     def _awaits_workers(self, standing: Standing, reading: Reading) -> bool:
-        """None of them ever answered, and none could: that is not known to be bad, it is not known yet."""
+        """None of them ever answered, and none could: that is not known to be bad, it is not known yet.
+
+        Nor is it news that they end when they are told to.
+        """
+        if self.stopping:
+            return True
         never = standing.status == "unknown" and not standing.recent
         return never and self.stage in BEFORE_SERVING and reading.finding.status == "unhealthy"
 
@@ -138,7 +159,7 @@ class Pod:
             before, status=finding.status, since=now, reading=Reading(finding, now), recent=()
         )
         if finding.status != before.status:
-            self._moved(name, before.status, finding.status, finding.error or "as it should be")
+            self._moved(name, before.status, finding.status, finding.error or "at this code's schema")
         self.changed()
 
     def carry_over(self, past: PastState) -> None:
@@ -150,6 +171,12 @@ class Pod:
             if known and held and known.status == "unknown" and past.boottime is not None:
                 reading = Reading(Finding(held, error), past.boottime)
                 self.standings[name] = replace(known, status=held, reading=reading)
+
+    def worker_ended(self, pid: int, boot: str, cause: str) -> None:
+        """One that left no last words. Its figures are those it told last."""
+        self.endings[cause] += 1
+        told = f"worker {pid} ({boot})" if pid else f"worker {boot}"
+        self._moved("worker", "answering", "ended", f"{told} ended without last words, cause: {cause}", "WARNING")
 
     def note(self, check: str, before: str, after: str, reason: str) -> None:
         """Something worth remembering that is not a phase nor a check's status."""
@@ -167,11 +194,12 @@ class Pod:
         except TimeoutError:
             pass
 
-    def _moved(self, check: str, before: str, after: str, reason: str) -> None:
+    def _moved(self, check: str, before: str, after: str, reason: str, level: str = "INFO") -> None:
         if before != after:
             self.transitions[check or "phase", after] += 1
             self.history.keep(Transition(timestamp(), check, before, after, reason))
-            level = "WARNING" if after in ("unhealthy", "unknown", "migration_failed") else "INFO"
+            if after in ("unhealthy", "unknown", "migration_failed"):
+                level = "WARNING"
             logger.bind(check=check or None, before=before, after=after).log(
                 level, "{}: {} -> {}: {}", check or "phase", before, after, reason
             )
@@ -203,7 +231,7 @@ class Pod:
             return verdict.reason if texts else verdict.words
         if self.phase == "draining":
             return "the pod is being taken out of service"
-        return self.stage_reason if texts else f"the pod is {self.phase.replace('_', ' ')}"
+        return self.stage_reason if texts else IN_WORDS[self.phase]
 
     def checks(self, standings: Iterable[Standing], *, texts: bool) -> dict[str, dict[str, Any]]:
         return {standing.rule.name: self._check(standing, texts=texts) for standing in standings}

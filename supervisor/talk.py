@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,12 @@ def picture(told: dict[str, Any]) -> RenderableType:
 
 def _checks(checks: dict[str, Any]) -> Table:
     table = Table("check", "status", "weight", "ms", "since", "error", box=None, pad_edge=False)
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for name, check in checks.items():
         latency = "" if check["latency_ms"] is None else f"{check['latency_ms']:.1f}"
         status = Text(check["status"], COLOURS.get(check["status"], ""))
-        table.add_row(name, status, check["criticality"], latency, check["since"], Text(check["error"] or ""))
+        table.add_row(name, status, check["criticality"], latency, _clock(check["since"]), Text(check["error"] or ""))
     return table
 
 
@@ -73,7 +76,15 @@ def _workers(workers: dict[str, Any]) -> Table:
 
 def _history(history: list[dict[str, str]]) -> Table:
     table = Table("time", "what", "from", "to", "why", box=None, pad_edge=False)
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for kept in history:
-        cells = (kept["time"], kept["check"] or "phase", kept["from"], kept["to"], kept["reason"])
+        cells = (_clock(kept["time"]), kept["check"] or "phase", kept["from"], kept["to"], kept["reason"])
         table.add_row(*(Text(cell) for cell in cells))
     return table
+
+
+def _clock(moment: str) -> str:
+    """HH:MM:SS of this machine's day, with the date when it is another one: a terminal has 80 columns."""
+    at = datetime.fromisoformat(moment).astimezone()
+    return at.strftime("%H:%M:%S" if at.date() == datetime.now().astimezone().date() else "%m-%d %H:%M:%S")

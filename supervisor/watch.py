@@ -53,7 +53,7 @@ def plan(settings: Settings, directory: RuntimeDirectory) -> list[Planned]:
         Planned(
             rule("disk_space", s.probe_disk_criticality),
             "disk",
-            DiskTarget(s.disk_path, warn_bytes=s.disk_warn_bytes, fail_bytes=s.disk_fail_bytes),
+            DiskTarget(s.disk_path, s.disk_warn_bytes, s.disk_fail_bytes, runtime_dir=directory.path),
         ),
         Planned(workers, "workers", WorkersTarget(directory.workers, s.workers, timeout=0.8 * workers.timeout)),
         *(

@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -35,6 +36,7 @@ TIME_TO_END = 0.5
 async def wait_for_database(url: str, *, say: Say) -> None:
     """Returns once PostgreSQL answers; asks for ever, with jittered pauses."""
     target = postgres.PostgresTarget(url)
+    where = postgres.address(url)
     pause, said, said_at = 0.05, "", 0.0
     while True:
         try:
@@ -42,7 +44,7 @@ async def wait_for_database(url: str, *, say: Say) -> None:
         except Exception as error:
             reason = _one_line(error)
         if reason != said or time.monotonic() - said_at > SAY_AGAIN_AFTER:
-            say(f"waiting for PostgreSQL: {reason}")
+            say(f"waiting for PostgreSQL at {where}: {_without_preamble(reason)}")
             said, said_at = reason, time.monotonic()
         await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311  # pods that started together spread out
         pause = min(pause * 2, LONGEST_PAUSE)
@@ -67,7 +69,9 @@ async def migrate(settings: Settings, *, say: Say, after: bool = False) -> Migra
         except MigrationFailed:
             raise
         except Exception as error:  # a line too long, or no report at all
-            raise MigrationFailed(f"the migration process makes no sense: {_one_line(error)[:LONGEST_REASON]}") from error
+            raise MigrationFailed(
+                f"the migration process makes no sense: {_one_line(error)[:LONGEST_REASON]}"
+            ) from error
         await process.wait()
         if outcome is not None:
             return outcome
@@ -160,6 +164,11 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _without_preamble(reason: str) -> str:
+    """libpq says where, once for each address, and asks whether a server runs there; where was said already."""
+    return re.sub(r"connection to server .*? failed: | Is the server running .*?\?", "", reason)
 
 
 def _cut(text: str) -> str:

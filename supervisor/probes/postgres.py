@@ -26,6 +26,16 @@ class PostgresTarget:
     connect_timeout: float = 1.0
 
 
+def address(url: str) -> str:
+    """Where it is, for people: a host and port, or the socket's directory."""
+    try:
+        told = parse_dsn(url)
+    except psycopg2.Error:
+        return "an address that cannot be read"
+    host, port = told.get("hostaddr") or told.get("host") or "localhost", told.get("port") or "5432"
+    return host if host.startswith("/") else f"{host}:{port}"
+
+
 @asynccontextmanager
 async def open(target: PostgresTarget) -> AsyncIterator[Ask]:
     """One connection of its own, so that a full pool is not taken for a dead server; a new one after any trouble."""

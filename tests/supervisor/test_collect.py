@@ -166,7 +166,9 @@ def test_whatever_json_a_worker_or_the_totals_hold_the_others_are_told_and_kept(
 ) -> None:
     told = json.dumps(said)
     (directory.workers / "mad.final.json").write_text(told)
-    directory.totals.write_text(f'{{"boots": {{"past": {told}, "sane": {json.dumps(snapshot(2))}}}, "folded": [{told}]}}')
+    directory.totals.write_text(
+        f'{{"boots": {{"past": {told}, "sane": {json.dumps(snapshot(2))}}}, "folded": [{told}]}}'
+    )
     collector = Collector(directory, pod)
     (directory.workers / "sane.final.json").write_text(json.dumps(snapshot(5, at=2.0)))
     asyncio.run(collector.collect())

@@ -1,6 +1,8 @@
 """The `supervisor` command, as people, hooks and health checks type it."""
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,6 +40,8 @@ def test_a_pod_is_looked_at_drained_and_put_back_by_hand(pod: Build) -> None:
     assert (check.returncode, check.stdout) == (0, "healthy: every check that counts is healthy\n")
     shown = supervisor("status", **at).stdout
     assert "serving, ready" in shown and "database" in shown and "warming" in shown
+    narrow = supervisor("status", COLUMNS="80", **at).stdout
+    assert "…" not in narrow and re.search(r"database +healthy +critical +[\d.]+ +\d\d:\d\d:\d\d", narrow), narrow
     assert json.loads(supervisor("status", "--json", **at).stdout)["phase"] == "serving"
 
     watching = subprocess.Popen(
@@ -73,6 +77,25 @@ def test_a_drain_that_takes_too_long_fails_and_says_what_it_waited_for(pod: Buil
     late = supervisor("drain", "--wait", "--timeout", "1", RUNTIME_DIR=str(one.directory))
     assert late.returncode == 1
     assert "not drained in 1 s: 1 requests in flight" in late.stderr
+
+
+def test_a_drain_names_the_worker_that_holds_it_up_by_saying_nothing(pod: Build) -> None:
+    one = pod()
+    one.start()
+    one.wait_until_ready()
+    (worker,) = json.loads(supervisor("status", "--json", RUNTIME_DIR=str(one.directory)).stdout)["workers"].values()
+    os.kill(worker["pid"], signal.SIGSTOP)
+    late = supervisor("drain", "--wait", "--timeout", "1", RUNTIME_DIR=str(one.directory))
+    os.kill(worker["pid"], signal.SIGCONT)
+    assert late.returncode == 1
+    assert f"worker {worker['boot']}" in late.stderr and "does not answer and may hold requests" in late.stderr
+    assert "0 requests" not in late.stderr
+
+
+def test_no_time_is_no_time_to_wait(tmp_path: Path) -> None:
+    refused = supervisor("drain", "--wait", "--timeout", "-1", RUNTIME_DIR=str(tmp_path))
+    assert refused.returncode == 2
+    assert "--timeout" in refused.stderr
 
 
 @pytest.mark.parametrize("arguments", [("status",), ("status", "--check"), ("drain",), ("undrain",), ("reload",)])

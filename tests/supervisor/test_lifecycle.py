@@ -86,6 +86,8 @@ def test_a_pod_comes_up_in_order_serves_and_ends_without_losing_what_is_in_fligh
     assert slow.answer.headers["Connection"] == "close"
     assert one.processes() == set()
     assert phases(one)[-2:] == ["draining", "stopped"]
+    after_the_drain = history(one)[[entry["to"] for entry in history(one)].index("draining") :]
+    assert [entry["check"] for entry in after_the_drain] == ["", ""], "that workers end when told to is no news"
     assert json.loads((one.directory / "supervisor.json").read_text())["phase"] == "stopped"
     assert not (one.directory / "supervisor.sock").exists()
 
@@ -105,6 +107,14 @@ def test_no_total_falls_when_a_worker_or_the_master_is_killed_and_the_cause_is_k
         lambda: len(boots(one) - before) == 1 and len(boots(one)) == 2, "its socket is gone, and it is replaced"
     )
     assert requests_total(one) == 10
+    (ending,) = [entry for entry in history(one) if entry["check"] == "worker"]
+    assert (ending["to"], f"worker {victim} (" in ending["reason"], "cause: unknown" in ending["reason"]) == (
+        *("ended", True, True),
+    )
+    assert any(f"worker {victim} (" in line["message"] and line["level"] == "WARNING" for line in one.log())
+    one.wait_until(
+        lambda: 'worker_endings_total{cause="unknown"} 1' in one.supervisor("/metrics").text, "it is counted"
+    )
 
     master = status(one)["service"]["pid"]
     os.kill(master, signal.SIGKILL)
@@ -117,7 +127,7 @@ def test_no_total_falls_when_a_worker_or_the_master_is_killed_and_the_cause_is_k
 
 
 def test_one_hung_worker_of_two_is_degraded_and_both_are_not_ready(pod: Build) -> None:
-    one = pod(workers=2)
+    one = pod(workers=2, probe_fall=2)
     one.start()
     one.wait_until_ready()
     one.wait_until(lambda: status(one)["status"] == "healthy", "both answer")  # half of them are enough to be ready
@@ -242,6 +252,14 @@ def test_reload_replaces_every_worker_after_migrating_and_stays_ready(pod: Build
     ended.set()
     balancer.join()
     assert set(answers) == {200}
+    one.wait_until(
+        lambda: (
+            [(e["from"], e["to"]) for e in history(one) if e["check"] == "service"]
+            == [("serving", "reloading"), ("reloading", "serving")]
+        ),
+        "the reload is told, and its end",
+    )
+    assert not [entry for entry in history(one) if entry["check"] == "worker"], "the old ones left in order"
     assert status(one)["schema"]["applied"] == ["0001.first", "0002.second"]
     assert one.api("/").status == 200
 
@@ -284,8 +302,9 @@ def test_a_request_longer_than_the_deadline_does_not_keep_the_pod(pod: Build) ->
     endless = Request(one, "/?seconds=300")
     one.wait_until(lambda: in_flight(one) == 1, "the request is in flight")
     supervisor.send_signal(signal.SIGTERM)
-    assert supervisor.wait(timeout=30) == 0
+    assert supervisor.wait(timeout=20) == 0  # DRAIN_DELAY 0 + GRACEFUL_TIMEOUT 2 s, on a machine that does nothing else
     endless.join()
+    assert endless.answer.status is None
     assert one.processes() == set()
 
 

@@ -55,6 +55,14 @@ def test_a_line_has_every_field_of_the_contract(output: Output) -> None:
     assert line["timestamp"].endswith("Z")
 
 
+def test_text_for_people_says_nothing_twice(output: Output) -> None:
+    configure(LOG_FORMAT="text")
+    logger.bind(check=None, before="waiting_for_database", after="serving", pid=7).info(
+        "phase: waiting_for_database -> serving: it answers"
+    )
+    assert output.text().endswith("  phase: waiting_for_database -> serving: it answers pid=7\n")
+
+
 def test_an_exception_comes_in_one_line_with_its_password_taken_out(output: Output) -> None:
     try:
         raise ConnectionError("cannot reach postgresql://shop:hunter2@db/shop")
@@ -155,7 +163,7 @@ def test_what_is_no_secret_stays_readable() -> None:
 def test_nobody_writes_a_line_of_his_own_nor_speaks_to_the_terminal(output: Output) -> None:
     configure(LOG_FORMAT="text")
     forged = "down\n00:00:00.000 INFO     all is well \x1b[2J\x00\x85\u2028\u202e"
-    logger.bind(error=forged).warning("{}", forged)
+    logger.bind(error=f"{forged}!").warning("{}", forged)
     try:
         raise ValueError(forged)
     except ValueError:

@@ -143,7 +143,7 @@ def test_a_migration_that_ends_its_own_transaction_is_refused_before_any_is_run(
 ) -> None:
     write(folder, _0003_commit=text)
 
-    with pytest.raises(MigrationFailed, match="0003.commit: it says .*: transactions are the migrator's"):
+    with pytest.raises(MigrationFailed, match=r"0003\.commit: it says .*: transactions are the migrator's"):
         migrate_blocking(settings(empty_database_url, folder))
 
     assert ask(empty_database_url, "SELECT to_regclass('half'), to_regclass('books')") == [(None, None)]
@@ -183,7 +183,7 @@ def test_a_migration_in_python_that_commits_by_itself_is_refused_its_mark(
 async def test_a_reason_of_two_megabytes_is_told_in_four_kilobytes(empty_database_url: str, folder: Path) -> None:
     write(folder, _0003_long="SELECT '" + "x" * 2_000_000 + "'::int;")
 
-    with pytest.raises(MigrationFailed, match="0003.long: invalid input syntax") as failure:
+    with pytest.raises(MigrationFailed, match=r"0003\.long: invalid input syntax") as failure:
         await migrations.migrate(settings(empty_database_url, folder), say=print)
 
     assert 3000 < len(failure.value.reason) <= 4000
@@ -526,7 +526,7 @@ class TestWaitingForTheDatabase:
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert len(said) == 1
-        assert "waiting for PostgreSQL: " in said[0]
+        assert "waiting for PostgreSQL at " in said[0]
         assert "refused" in said[0]
 
 
@@ -584,7 +584,7 @@ def expected(postgres: Databases, releases: list[Path]) -> list[tuple[object, ..
 
 
 @pytest.mark.property("P8")
-@given(waves=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=3), max_size=2))
+@given(waves=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=2), max_size=2))
 @hypothesis_settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
@@ -595,7 +595,7 @@ def test_any_number_of_pods_any_number_of_times_make_the_same_schema(
     expected: list[tuple[object, ...]],
     waves: list[list[int]],
 ) -> None:
-    """Each wave starts up to three pods at once, each of any release; the last one is of the newest."""
+    """Each wave starts up to two pods at once, each of any release; the last one is of the newest."""
     ask(empty_database_url, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     applied: list[str] = []
     for wave in [*waves, [2]]:

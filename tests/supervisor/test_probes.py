@@ -23,6 +23,7 @@ from supervisor.probes import redis as redis_probe
 from supervisor.threads import OneAtATime, in_thread
 from tests.conftest import Databases, skip_or_fail
 from tests.supervisor.migration_folders import ask as ask_database
+from tests.supervisor.small_disk import small_disk
 
 PATIENCE = 20.0
 
@@ -239,6 +240,17 @@ class TestDisk:
         assert finding.status == status
         assert (finding.error is None) == (status == "healthy")
         assert finding.facts["total"] >= finding.facts["free"] > 0
+
+    async def test_the_worse_of_two_file_systems_counts(self, tmp_path: Path) -> None:
+        with small_disk(tmp_path):
+            target = disk.DiskTarget(Path("/proc/self"), 0, 0, runtime_dir=tmp_path)
+            async with disk.open(target) as ask:
+                assert (await ask()).status == "healthy"
+                for size, status in ((50 << 10, "degraded"), (63 << 10, "unhealthy")):
+                    (tmp_path / "filler").write_bytes(b"x" * size)
+                    finding = await ask()
+                    assert (finding.status, finding.facts["path"]) == (status, str(tmp_path))
+                    assert (finding.error or "").startswith("RUNTIME_DIR: ")
 
     async def test_a_path_that_is_gone_raises_what_is_wrong(self, tmp_path: Path) -> None:
         async with disk.open(disk.DiskTarget(tmp_path / "gone", 0, 0)) as ask:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ from supervisor.runtime_directory import (
     write_whole,
 )
 from supervisor.settings import ConfigurationError, load_settings
-from tests.conftest import skip_or_fail
+from tests.supervisor.small_disk import small_disk
 
 
 @pytest.fixture
@@ -107,7 +106,9 @@ NONSENSE = [
 
 
 @pytest.mark.parametrize("content", [*NONSENSE, None], ids=range(len(NONSENSE) + 1))
-async def test_whatever_lies_under_our_names_a_supervisor_starts(directory: RuntimeDirectory, content: bytes | None) -> None:
+async def test_whatever_lies_under_our_names_a_supervisor_starts(
+    directory: RuntimeDirectory, content: bytes | None
+) -> None:
     directory.prepare()
     for path in (directory.state, directory.child, directory.totals, directory.history, directory.pidfile):
         if content is None:
@@ -158,7 +159,7 @@ async def test_a_directory_of_another_user_is_a_fault_of_the_settings(directory:
     directory.path.mkdir()
     os.chown(directory.path, 12345, 12345)
     told = load_settings({"DATABASE_URL": "postgresql:///x", "RUNTIME_DIR": str(directory.path)}, env_file=None)
-    with pytest.raises(ConfigurationError, match="RUNTIME_DIR: .* belongs to user 12345.*chown 0"):
+    with pytest.raises(ConfigurationError, match=r"RUNTIME_DIR: .* belongs to user 12345.*chown 0"):
         await run(told)
 
 
@@ -173,7 +174,7 @@ def test_no_write_follows_what_somebody_planted(directory: RuntimeDirectory, tmp
     assert directory.read_state() == PastState(sequence=1)
     assert read_json(directory.totals) is None
     (directory.path / "supervisor.lock").symlink_to(victim)
-    with pytest.raises(OSError), directory.held():  # noqa: PT011  # ELOOP has no class of its own
+    with pytest.raises(OSError), directory.held():  # ELOOP has no class of its own
         pass
     assert victim.read_text() == "precious"
 
@@ -203,19 +204,6 @@ def test_on_a_full_disk_the_state_is_still_told(directory: RuntimeDirectory) -> 
         before = directory.state.stat().st_ino
         directory.write_state({"sequence": 4})
         assert directory.state.stat().st_ino != before, "by a file of its own again"
-
-
-@contextlib.contextmanager
-def small_disk(path: Path) -> Iterator[None]:
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k,mode=0700", "tmpfs", path], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        skip_or_fail(f"a file system cannot be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", path], check=True)
 
 
 def transition(number: int) -> Transition:

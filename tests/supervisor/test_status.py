@@ -1,7 +1,6 @@
 """What is told over HTTP: truly, from memory, to each no more than is theirs to know, with every security header."""
 
 import asyncio
-import json
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -303,3 +302,11 @@ def test_workers_nobody_has_started_yet_are_not_known_to_be_bad(tmp_path: Path) 
     assert [(kept.check, kept.after) for kept in pod.history.latest()] == [
         *(("workers", "healthy"), ("", "serving"), ("workers", "unhealthy"))
     ]
+
+
+def test_what_answers_for_the_first_time_does_not_answer_again(tmp_path: Path) -> None:
+    pod = build_pod(tmp_path)
+    tell(pod, "redis", "healthy")
+    tell(pod, "redis", "unhealthy")
+    tell(pod, "redis", "healthy")
+    assert [kept.reason for kept in pod.history.latest()] == ["answers", ERROR, "answers again"]
