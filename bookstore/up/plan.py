@@ -84,7 +84,8 @@ def make_plan(home: Home, environ: Mapping[str, str]) -> Plan:
 
 def _accepted_by_both(environ: Mapping[str, str]) -> Settings:
     """Every fault at once, also those that only the supervisor would find, after PostgreSQL was started for it."""
-    stand_in = {"DATABASE_URL": "postgresql://bookstore@/bookstore"} if not environ.get("DATABASE_URL") else {}
+    given = environ.get("DATABASE_URL") or environ.get("DATABASE_URL_FILE")
+    stand_in = {} if given else {"DATABASE_URL": "postgresql://bookstore@/bookstore"}
     asking = subprocess.Popen(
         [sys.executable, "-m", "supervisor", "settings"],
         cwd=PROJECT,

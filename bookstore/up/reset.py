@@ -1,7 +1,9 @@
 """`make reset`: forget everything `make up` made, and nothing else, should BOOKSTORE_DATA name somebody's home."""
 
+import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 from bookstore.embedded import Home
 from bookstore.up.plan import PROJECT
@@ -10,8 +12,16 @@ OURS = ("postgres*", "redis*", "run", "running.*", "processes.*", "secret_key*",
 
 
 def size(data: Path) -> int:
-    """Bytes it takes."""
-    return sum(path.lstat().st_size for path in data.rglob("*") if path.is_file())
+    """Bytes it takes. Raises for what cannot be looked into, and so not be forgotten either."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
+    return sum(
+        os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118  # as os.walk gives them
+        for folder, _, names in os.walk(data, onerror=refuse)
+        for name in names
+    )
 
 
 def forget(data: Path) -> None:

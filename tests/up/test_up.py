@@ -453,6 +453,7 @@ def test_what_belongs_to_another_user_is_named_with_the_way_out(theirs: Path, wh
 
     (theirs / "postgres").mkdir(mode=0o700)
     (theirs / "lock").touch()
+    told = set()
     if what:
         os.chown(theirs / "lock", NOBODY.pw_uid, -1)
     else:
@@ -462,10 +463,9 @@ def test_what_belongs_to_another_user_is_named_with_the_way_out(theirs: Path, wh
         with Home(theirs).held():
             pass
 
-    told = set()
     os.seteuid(NOBODY.pw_uid)
     try:
-        for act in (hold, lambda: size(theirs), lambda: list((theirs / what).iterdir())):
+        for act in (hold, lambda: size(theirs)):
             try:
                 with explained():
                     act()
