@@ -38,7 +38,7 @@ class Drain:
         self._empty.clear()
         had_clients = self._pod.stage == "serving"
         self._pod.set_draining(True, reason)
-        self._task = asyncio.create_task(self._take_out(had_clients), name="drain")
+        self._task = asyncio.create_task(self._keep_taking_out(had_clients), name="drain")
 
     async def undo(self, reason: str) -> None:
         if self._task is not None:
@@ -54,6 +54,15 @@ class Drain:
 
     def as_json(self) -> dict[str, Any]:
         return {"step": self.step, "in_flight": self.in_flight, "silent_workers": self.silent}
+
+    async def _keep_taking_out(self, had_clients: bool) -> None:
+        """Somebody waits for its end, so a mistake of ours must not be its silent end."""
+        while not self._empty.is_set():
+            try:
+                await self._take_out(had_clients)
+            except Exception:
+                logger.exception("the drain failed, begun again")
+                await asyncio.sleep(1.0)
 
     async def _take_out(self, had_clients: bool) -> None:
         self._at("announcing")

@@ -171,8 +171,9 @@ def wait_until(true: Callable[[], object], what: Callable[[], str], seconds: flo
 class Load:
     """Keep-alive clients behind a balancer: they choose the pod as long as its readiness is 200. Nothing is retried."""
 
-    def __init__(self, pod: Pod, connections: int, *, path: str = BOOK) -> None:
+    def __init__(self, pod: Pod, connections: int, *, path: str = BOOK, asks: str = "supervisor") -> None:
         self._pod = pod
+        self._ready = pod.supervisor if asks == "supervisor" else lambda: pod.api("/health/ready")
         self._path = path
         self._connections = connections
         self._chosen = True
@@ -192,7 +193,7 @@ class Load:
 
     async def _watch_readiness(self) -> None:
         while self._chosen:
-            answer = await asyncio.to_thread(self._pod.supervisor)
+            answer = await asyncio.to_thread(self._ready)
             self._chosen = self._chosen and answer.status == 200
             await asyncio.sleep(0.1)
 

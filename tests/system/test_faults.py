@@ -52,12 +52,16 @@ async def test_a_supervisor_killed_and_started_again_beside_a_serving_api_never_
     assert [load.failures for load in loads] == [[], []]
 
 
-@pytest.mark.parametrize("round_", range(10))
-async def test_sigterm_under_load_loses_no_request(pod: PodBuilder, database_url: str, round_: int) -> None:
+@pytest.mark.parametrize("asks", ["supervisor", "api"])
+@pytest.mark.parametrize("round_", range(5))
+async def test_sigterm_under_load_loses_no_request(pod: PodBuilder, database_url: str, round_: int, asks: str) -> None:
+    """Whichever of the two answers on readiness a balancer goes by."""
     one = pod(database_url, workers=2, drain_delay=0.5)
     supervisor = one.start()
     await asyncio.to_thread(one.wait_until_ready)
-    load = Load(one, connections=32)
+    load = Load(one, connections=32, asks=asks)
+    if asks == "api":
+        await asyncio.to_thread(one.wait_until, lambda: one.api("/health/ready").status == 200, "the API says so too")
     requests = asyncio.create_task(load.run())
     await asyncio.to_thread(one.wait_until, lambda: load.answered > 300, "the load is on")
     supervisor.send_signal(signal.SIGTERM)

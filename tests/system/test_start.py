@@ -93,7 +93,7 @@ def test_two_pods_on_one_empty_database_both_become_ready_and_each_migration_ran
 @pytest.mark.timeout(400)
 def test_twenty_times_two_pods_on_an_empty_database(pod: PodBuilder, postgres: Databases) -> None:
     """With a service that is quick to start: what is tested is the two supervisors and their migrators."""
-    together = threading.Semaphore(2)  # two rounds at a time on two cores
+    together = threading.Semaphore(4)  # rounds at a time: much of each is waiting
     wrong: list[object] = []
 
     def a_round() -> None:
@@ -174,7 +174,7 @@ def test_told_to_stop_before_it_serves_a_pod_ends_at_once_and_leaves_nothing(
     write(folder, _9999_last=SLOW_WHEN_ASKED)
     ask(empty_database_url, "CREATE TABLE be_slow ()")
     url = empty_database_url if phase == "migrating" else "postgresql://nobody@127.0.0.1:1/nowhere"
-    one = pod(url, service=SMALL, migrations_dir=folder)
+    one = pod(url, service=SMALL, migrations_dir=folder, graceful_timeout=60, stop_grace_period=90)
     supervisor = one.start()
     one.wait_for_phase(phase)
     if phase == "migrating":
