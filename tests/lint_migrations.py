@@ -1,8 +1,8 @@
 """What every migration must keep to, beside what squawk asks: `python -m tests.lint_migrations`.
 
 Named NNNN.what-it-does.sql without a gap in the numbers; beside it NNNN.what-it-does.rollback.sql; the first line of
-both a comment that says why; no extension, because neither the embedded server nor every managed one has it; no statement
-that ends the transaction the migrator runs the file in.
+both a comment that says why; no extension, because neither the embedded server nor every managed one has it; nothing
+that ends the transaction which the migrator runs the file in.
 """
 
 import re

@@ -32,6 +32,8 @@ def test_our_own_migrations_keep_to_the_rules() -> None:
         ("0002.second.sql", "SELECT 1;\n", "its first line is not a comment"),
         ("0002.second.sql", "-- short\nSELECT 1;\n", "its first line is not a comment"),
         ("0002.second.sql", f"{WHY}CREATE EXTENSION citext;\n", "needs an extension"),
+        ("0002.second.sql", f"{WHY}SELECT 1;\nCOMMIT;\n", "0002.second.sql: says COMMIT"),
+        ("0002.second.rollback.sql", f"{WHY}ROLLBACK;\n", "0002.second.rollback.sql: says ROLLBACK"),
     ],
 )
 def test_each_rule_names_the_file_that_breaks_it(folder: Path, name: str, text: str, said: str) -> None:
