@@ -12,7 +12,7 @@ from bookstore.up.checks import check_ports, check_room
 from bookstore.up.install import act_as_owner, whose
 from bookstore.up.plan import PROJECT, Plan, make_plan
 from bookstore.up.pod import Pod
-from bookstore.up.reload import restart_on_change
+from bookstore.up.reload import restart_on_change, start_when_whole, watching
 from bookstore.up.stopping import Stop, Stopping, say
 
 __all__ = ["PROJECT", "explained", "up"]
@@ -62,13 +62,17 @@ def serve(data: Path, stack: contextlib.ExitStack, stopping: Stopping, *, reload
     start_servers(plan, stack)
     pod = Pod(plan, stopping)
     stack.callback(pod.stop)
-    pod.start()
-    pod.wait_until_ready()
+    changes = stack.enter_context(watching()) if reload else None
+    if changes is not None:
+        start_when_whole(pod, changes)
+    else:
+        pod.start()
+        pod.wait_until_ready()
     loaded = load_sample(plan)
     running.publish(home, plan.environ)
     seconds = time.monotonic() - started
     say(banner.render(plan, counts=count(plan), loaded=loaded, seconds=seconds, reload=reload))
-    return restart_on_change(pod) if reload else pod.wait()
+    return pod.wait() if changes is None else restart_on_change(pod, changes)
 
 
 def start_servers(plan: Plan, stack: contextlib.ExitStack) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from bookstore.embedded import EmbeddedError
 from bookstore.up.plan import PROJECT
@@ -24,19 +25,31 @@ PLACE = re.compile(r'^ +File "([^"]+)", line (\d+)', re.MULTILINE)
 Changes = Callable[[], list[str]]
 
 
-def restart_on_change(pod: Pod) -> int:
-    """For ever. What does not start is not the end here: the next change may mend it."""
-    with watching() as changes:
-        broken = False
-        while True:
-            if changed := changes():
-                broken = not _restart(pod, changed, changes)
-            elif not broken and (status := pod.ended()) is not None:
-                broken = True
-                say(f"The supervisor ended with status {status}: waiting for a change that mends it.")
-            elif broken:
-                pod.stopping.check()
+def start_when_whole(pod: Pod, changes: Changes) -> None:
+    """Ready when it returns, however many changes that takes."""
+    while not _brought_up(pod, changes):
+        while not (changed := changes()):
+            pod.stopping.check()
             time.sleep(0.05)
+        _announce(changed)
+
+
+def restart_on_change(pod: Pod, changes: Changes) -> NoReturn:
+    """For ever. What does not start is not the end here: the next change may mend it."""
+    broken = False
+    while True:
+        if changed := changes():
+            _announce(changed)
+            began = time.monotonic()
+            broken = not _brought_up(pod, changes)
+            if not broken:
+                say(f"Ready again after {time.monotonic() - began:.1f} s.")
+        elif broken:
+            pod.stopping.check()
+        elif (status := pod.ended()) is not None:
+            broken = True
+            say(f"The supervisor ended with status {status}: waiting for a change that mends it.")
+        time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -67,39 +80,40 @@ def watching() -> Iterator[Changes]:
         thread.join(2)
 
 
-def _restart(pod: Pod, changed: list[str], changes: Changes) -> bool:
-    """Until something starts; false when nothing more is to be tried before the next change."""
-    while changed:
-        say(f"{changed[0]}{f' and {len(changed) - 1} more' if len(changed) > 1 else ''} changed: restarting …")
-        began = time.monotonic()
+def _announce(changed: list[str]) -> None:
+    say(f"{changed[0]}{f' and {len(changed) - 1} more' if len(changed) > 1 else ''} changed: restarting …")
+
+
+def _brought_up(pod: Pod, changes: Changes) -> bool:
+    """Anew; false when nothing more is to be tried before the next change. A change meanwhile begins it once more."""
+
+    def look(reason: str) -> None:
+        if changed := changes():
+            raise _ChangedMeanwhile(changed)
+        if reason.startswith("the service "):  # ended: started again as it is, it would end again
+            raise EmbeddedError(f"It does not stay up, its log above says why: {reason.split(';')[0]}.")
+
+    while True:
         pod.stop()
         if fault := _fault(pod):
             say(f"It does not start: {fault}. Waiting for the next change.")
             return False
         pod.start()
-        changed = []
-
-        def look(reason: str) -> None:
-            nonlocal changed
-            if changed := changes():
-                raise _ChangedMeanwhile
-            if reason.startswith("the service "):  # ended: started again as it is, it would end again
-                pod.stop()
-                raise EmbeddedError(f"It does not stay up, its log above says why: {reason.split(';')[0]}.")
-
         try:
             pod.wait_until_ready(look=look)
-        except _ChangedMeanwhile:
-            continue
+        except _ChangedMeanwhile as meanwhile:
+            _announce(meanwhile.changed)
         except EmbeddedError as error:
+            pod.stop()
             say(f"{error} Waiting for the next change.")
             return False
-        say(f"Ready again after {time.monotonic() - began:.1f} s.")
-    return True
+        else:
+            return True
 
 
 class _ChangedMeanwhile(Exception):
-    pass
+    def __init__(self, changed: list[str]) -> None:
+        self.changed = changed
 
 
 def _fault(pod: Pod) -> str:

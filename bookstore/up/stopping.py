@@ -26,7 +26,6 @@ class Stopping:
     def __init__(self) -> None:
         self.hurry: Callable[[], None] | None = None  # while there is a pod
         self._terminal: int | None = None
-        self._told: Stop | None = None
         self._began: float | None = None
         self._before: dict[signal.Signals, object] = {}
 
@@ -59,15 +58,9 @@ class Stopping:
         if any(event & select.POLLHUP for _, event in poll.poll(0)):
             self._stop(WORDS[signal.SIGHUP])
 
-    def again(self) -> None:
-        """For who waited in foreign code that swallowed the exception."""
-        if self._told is not None:
-            raise self._told
-
     def _stop(self, why: str) -> NoReturn:
         self.begin()
-        self._told = Stop(why)
-        raise self._told
+        raise Stop(why)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._began is None:
