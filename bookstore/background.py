@@ -20,8 +20,8 @@ async def running(name: str, work: Callable[[], Awaitable[None]]) -> AsyncIterat
     try:
         yield
     finally:
-        # More than once: a library's timeout may swallow a cancellation that comes in the same turn (redis-py does below
-        # Python 3.11.3), and the worker would wait for its task for ever.
+        # More than once: a library's timeout may swallow a cancellation that comes in the same turn (redis-py does
+        # below Python 3.11.3), and the worker would wait for its task for ever.
         while not task.done():
             task.cancel()
             await asyncio.wait({task}, timeout=0.5)
