@@ -59,9 +59,12 @@ async def test_sigterm_under_load_loses_no_request(pod: PodBuilder, database_url
     one = pod(database_url, workers=2, drain_delay=0.5)
     supervisor = one.start()
     await asyncio.to_thread(one.wait_until_ready)
+    await asyncio.to_thread(
+        one.wait_until,
+        lambda: {one.api("/health/ready").status for _ in range(10)} == {200},
+        "each worker of the API says so too",
+    )
     load = Load(one, connections=32, asks=asks)
-    if asks == "api":
-        await asyncio.to_thread(one.wait_until, lambda: one.api("/health/ready").status == 200, "the API says so too")
     requests = asyncio.create_task(load.run())
     await asyncio.to_thread(one.wait_until, lambda: load.answered > 300, "the load is on")
     supervisor.send_signal(signal.SIGTERM)
