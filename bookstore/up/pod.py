@@ -4,14 +4,17 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from bookstore.embedded import EmbeddedError
-from bookstore.embedded.processes import end, launch
+from bookstore.embedded.processes import end, launch, wait_until
 from bookstore.up.plan import PROJECT, Plan
 from bookstore.up.stopping import Stopping, say
 
@@ -48,6 +51,7 @@ class Pod:
                 raise SupervisorEnded(status)
             state = self._state()
             if state.get("ready"):
+                wait_until(partial(self._is_known_to_workers, int(state["sequence"])), 3, every=0.02)
                 return
             look(str(state.get("reason", "")))
             phase = str(state.get("phase", ""))
@@ -95,6 +99,11 @@ class Pod:
         _end_orphans({server.process.pid for server in self.plan.servers if server.process is not None})
         self.process = None
 
+    def _is_known_to_workers(self, sequence: int) -> bool:
+        """Each reads what the supervisor says some moments later, and until then answers that it is not ready."""
+        workers = (Path(self.plan.environ["RUNTIME_DIR"]) / "workers").glob("*.sock")  # relative: a socket's is short
+        return all(_sequence_seen(worker) >= sequence for worker in workers)
+
     def _state(self) -> dict[str, Any]:
         """What this supervisor, and not one before it, writes of itself."""
         assert self.process is not None
@@ -111,6 +120,16 @@ class SupervisorEnded(EmbeddedError):
     def __init__(self, status: int) -> None:
         super().__init__(f"The supervisor ended with status {status} before the pod was ready: its log above says why.")
         self.exit_status = status or 1
+
+
+def _sequence_seen(worker: Path) -> int:
+    with contextlib.suppress(OSError, ValueError, KeyError), socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(1)
+        connection.connect(str(worker))
+        connection.sendall(b"GET /live HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n")
+        with connection.makefile("rb") as answer:
+            return int(json.loads(answer.read().partition(b"\r\n\r\n")[2])["sequence_seen"])
+    return -1
 
 
 def _end_orphans(spared: set[int]) -> None:
