@@ -122,8 +122,11 @@ class Postgres:
             )
         try:
             status = process.wait()
-        finally:
-            process.kill()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)  # with the server that it runs in between
+            process.wait()
+            raise
         if status != 0:
             raise EmbeddedError(
                 f"PostgreSQL could not lay out its data: {self._last_words()} The rest is in {self.log}."

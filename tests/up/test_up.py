@@ -429,7 +429,7 @@ def test_ctrl_c_while_postgresql_is_laid_out_says_what_is_true(start: Callable[.
     assert up.wait() == 0
     assert "\nStopping (Ctrl-C).\n" in up.output
     assert up.output.endswith("Stopped before PostgreSQL was laid out: the next `make up` begins with that.\n")
-    assert nothing_left(up.data, seconds=0)
+    assert nothing_left(up.data, seconds=5)
 
 
 @pytest.fixture
