@@ -8,11 +8,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import BadHttpMethod, ContentEncodingError, HttpProcessingError
+from aiohttp.http_exceptions import BadHttpMethod, ContentEncodingError, HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from bookstore.errors import BadRequest, BookStoreError, NotImplementedHere, RequestTimeout, UnsupportedMediaType
+from bookstore.errors import (
+    BadRequest,
+    BookStoreError,
+    HeadersTooLarge,
+    NotImplementedHere,
+    RequestTimeout,
+    UnsupportedMediaType,
+    UriTooLong,
+)
 
 if TYPE_CHECKING:
     from bookstore.front_door import FrontDoor
@@ -101,4 +109,9 @@ def _problem(status: int, raised: BaseException | None) -> BookStoreError:
         return NotImplementedHere()
     if isinstance(raised, ContentEncodingError):  # one aiohttp knows but has no library for
         return UnsupportedMediaType.packed()
-    return BadRequest("This is not a well-formed HTTP request.")
+    if isinstance(raised, LineTooLong):
+        beginning = bytes(raised.args[0])  # of the target, or of a header's name or value
+        return UriTooLong() if beginning.startswith((b"/", b"http://", b"https://")) else HeadersTooLarge()
+    if "Too many headers" in str(raised):
+        return HeadersTooLarge()
+    return BadRequest("This is not a well-formed HTTP request. Use an HTTP/1.1 client and encode what is sent.")

@@ -11,10 +11,12 @@
     ├── Gone                           410 gone
     ├── PreconditionFailed             412 precondition_failed
     ├── BodyTooLarge                   413 body_too_large
+    ├── UriTooLong                     414 uri_too_long
     ├── UnsupportedMediaType           415 unsupported_media_type
     ├── Invalid                        422 validation_failed
     │   └── InvalidIsbn                422 invalid_isbn
     ├── PreconditionRequired           428 precondition_required
+    ├── HeadersTooLarge                431 headers_too_large
     ├── NotImplementedHere             501 not_implemented
     └── Unavailable                    503 unavailable (Retry-After)
         ├── NotReady                   503 not_ready
@@ -124,6 +126,12 @@ class BodyTooLarge(BookStoreError):
     status, error, title = 413, "body_too_large", "Content too large"
 
 
+class UriTooLong(BookStoreError):
+    """The address is too long: 8,190 bytes are read. Ask for less at once, or with a shorter search."""
+
+    status, error, title = 414, "uri_too_long", "URI too long"
+
+
 class UnsupportedMediaType(BookStoreError):
     """This address reads another kind of body. Send JSON with `Content-Type: application/json`."""
 
@@ -165,6 +173,12 @@ class PreconditionRequired(BookStoreError):
     """This change needs an `If-Match` header with the ETag you read, so that nobody's change is lost."""
 
     status, error, title = 428, "precondition_required", "Precondition required"
+
+
+class HeadersTooLarge(BookStoreError):
+    """The headers are too large: up to 128 of them are read, each up to 8,190 bytes. Send fewer or shorter ones."""
+
+    status, error, title = 431, "headers_too_large", "Request header fields too large"
 
 
 class NotImplementedHere(BookStoreError):

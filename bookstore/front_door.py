@@ -27,6 +27,7 @@ from bookstore.conditional import conditional
 from bookstore.connections import Server
 from bookstore.errors import (
     PROBLEM_JSON,
+    BodyTooLarge,
     BookStoreError,
     NotImplementedHere,
     NotReady,
@@ -149,6 +150,8 @@ class FrontDoor:
         refuse_unreadable_url(request.raw_path)
         if not self.worker.gate_open and request.path.startswith(self._prefix):  # decoded, as the router reads it
             raise NotReady
+        if (request.content_length or 0) > request._client_max_size:
+            raise BodyTooLarge  # before `100 Continue` invites it in
         if request.headers.get("Expect", "100-continue").lower() != "100-continue":
             raise web.HTTPExpectationFailed  # aiohttp's own refusal quotes it, and breaks on bytes that are not UTF-8
         try:

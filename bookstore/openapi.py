@@ -29,6 +29,7 @@ from bookstore.errors import (
     BodyTooLarge,
     BookStoreError,
     DatabaseUnavailable,
+    HeadersTooLarge,
     Invalid,
     MalformedJson,
     NotFound,
@@ -36,6 +37,7 @@ from bookstore.errors import (
     RequestTimeout,
     Unavailable,
     UnsupportedMediaType,
+    UriTooLong,
 )
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -306,7 +308,15 @@ def _has_version(operation: Operation) -> bool:
 
 def _errors(operation: Operation) -> dict[int, list[type[BookStoreError]]]:
     """What it says it answers, and what every route of its kind does."""
-    every: list[type[BookStoreError]] = [*operation.errors, Invalid, BadRequest, NotReady, DatabaseUnavailable]
+    every: list[type[BookStoreError]] = [
+        *operation.errors,
+        Invalid,
+        BadRequest,
+        UriTooLong,
+        HeadersTooLarge,
+        NotReady,
+        DatabaseUnavailable,
+    ]
     if operation.path_model is not None:
         every.append(NotFound)
     if operation.body is not None:

@@ -30,9 +30,15 @@ def _whole_number(value: object) -> object:
     return value
 
 
+def _upper_case(value: object) -> object:
+    """Codes, in whatever case people write them."""
+    return value.upper() if isinstance(value, str) and value.isascii() else value
+
+
 Flag = Annotated[bool, BeforeValidator(_boolean_word)]
 # Bounds stand before it in an `Annotated`: those after it get no word in the JSON schema.
 _WHOLE = BeforeValidator(_whole_number)
+_UPPER_CASE = BeforeValidator(_upper_case)
 Id = Annotated[
     str,
     Field(description="Opaque: promises nothing but to name this one thing", json_schema_extra={"format": "opaque-id"}),
@@ -75,10 +81,14 @@ class BookQuery(PageQuery):
     language: str | None = Field(
         None, pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*$", max_length=35, description="ISO 639 or a language tag"
     )
-    format: str | None = Field(None, pattern=r"^[A-Z][A-Z0-9]$", description="ONIX list 150: BB, BC, EB, AN …")
+    format: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]$"), _UPPER_CASE] | None = Field(
+        None, description="ONIX list 150: BB, BC, EB, AN …"
+    )
     price_min: Amount | None = None
     price_max: Amount | None = None
-    currency: str | None = Field(None, pattern=r"^[A-Z]{3}$", description="Only books with a price in this currency")
+    currency: Annotated[str, Field(pattern=r"^[A-Za-z]{3}$"), _UPPER_CASE] | None = Field(
+        None, description="ISO 4217: only books with a price in this currency"
+    )
     in_stock: Flag | None = None
     published_from: Year | None = None
     published_to: Year | None = None

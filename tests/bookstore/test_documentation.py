@@ -148,7 +148,7 @@ def test_a_route_is_described_by_what_it_says(described: dict[str, Any]) -> None
     assert {"Link", "ETag"} <= set(get["responses"]["200"]["headers"])
     put = described["paths"]["/v2/things"]["put"]
     assert put["summary"] == "Put thing"
-    assert set(put["responses"]) == {"201", "204", "400", "408", "413", "415", "422", "503", "default"}
+    assert set(put["responses"]) == {"201", "204", "400", "408", "413", "414", "415", "422", "431", "503", "default"}
     assert put["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Thing"}
     assert "content" not in put["responses"]["204"]
     assert "304" not in put["responses"]

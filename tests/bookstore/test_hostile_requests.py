@@ -215,3 +215,27 @@ async def test_a_thousand_faults_are_told_by_the_first_twenty(client: Client) ->
         "/api/v1/books/lookup", data=body_of_many, headers={"Content-Type": "application/json"}
     ) as answer:
         assert answer.status == 422 and len(await answer.read()) < 20_000
+
+
+async def test_what_is_too_long_is_told_so_and_not_called_malformed(client: Client) -> None:
+    told = {
+        "a URL": await talk(client, ask(f"/api/v1/books?q={'a' * 9000}")),
+        "a header": await talk(client, ask("/api/v1/books", f"X-Long: {'a' * 9000}")),
+        "many headers": await talk(client, ask("/api/v1/books", *(f"X-{number}: 1" for number in range(500)))),
+    }
+    assert {what: (status, orjson.loads(body)["error"]) for what, (status, _, body) in told.items()} == {
+        "a URL": (414, "uri_too_long"),
+        "a header": (431, "headers_too_large"),
+        "many headers": (431, "headers_too_large"),
+    }
+
+
+async def test_a_body_that_is_declared_too_large_is_refused_before_it_is_sent(client: Client) -> None:
+    head = ask("/api/v1/books/lookup", "Content-Type: application/json", "Content-Length: 99999999", method="POST")
+    invited = head.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")
+    for request in (head, invited):
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(request)
+        said = await asyncio.wait_for(reader.readuntil(b"body_too_large"), 20)
+        assert said.startswith(b"HTTP/1.1 413 ")
+        writer.close()

@@ -32,7 +32,7 @@ def show(summary: ImportSummary, console: Console) -> None:
     table.add_row("created", f"{counts.created:,}", "")
     table.add_row("updated", f"{counts.updated:,}", "")
     table.add_row("unchanged", f"{counts.unchanged:,}", "")
-    table.add_row("failed", f"{counts.failed:,}", "left out; the others are in" if counts.failed else "")
+    table.add_row("failed", f"{counts.failed:,}", "left out" if counts.failed else "")
     table.add_row("warnings", f"{counts.warnings:,}", "")
     table.add_row(
         "with ISBN-13", f"{summary.with_isbn:,}", f"{counts.rows - counts.failed - summary.with_isbn:,} without"
