@@ -50,7 +50,8 @@ class ConfigurationError(Exception):
     """What was given cannot be run. Lists every fault; holds no value."""
 
     def __init__(self, faults: list[str]) -> None:
-        super().__init__("\n".join(["These settings are at fault:", *(f"  {fault}" for fault in faults)]))
+        head = f"{len(faults)} setting{'s' * (len(faults) != 1)} cannot be used:"
+        super().__init__("\n".join([head, *(f"  {fault}" for fault in faults)]))
         self.faults = faults
 
 
@@ -293,6 +294,7 @@ def _contradictions(settings: Settings, environ: Mapping[str, str]) -> Iterator[
 def _describe(loc: tuple[int | str, ...], message: str, values: Mapping[str, str]) -> str:
     name = str(loc[0])
     inside = ".".join(str(part) for part in loc[1:] if isinstance(part, int) or part in NamedProbe.model_fields)
+    message = re.sub(r"Value should have at least (\d+) items.*", r"must have at least \1 characters", message)
     shown = f"={_masked(name, values[name])}" if name in values else ""
     return f"{name.upper()}{shown}: {inside + ': ' if inside else ''}{message.removeprefix('Value error, ')}"
 
