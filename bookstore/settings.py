@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 Environment = Literal["development", "staging", "production", "test"]
@@ -71,14 +70,6 @@ class EffectiveSetting(NamedTuple):
     origin: str
 
 
-class DocumentedSetting(NamedTuple):
-    """One line of the table in the README: `defaults` per profile, "" where there is none."""
-
-    name: str
-    defaults: dict[str, str]
-    meaning: str
-
-
 def load_settings(environ: Mapping[str, str] | None = None, env_file: Path | None = None) -> Settings:
     """The settings of this process, or a `ConfigurationError` that lists all that is wrong with them."""
     environ = os.environ if environ is None else environ
@@ -109,18 +100,6 @@ def effective_settings(settings: Settings) -> list[EffectiveSetting]:
     return [
         EffectiveSetting(name.upper(), masked(getattr(settings, name)), settings._origins.get(name, "default"))
         for name in Settings.model_fields
-    ]
-
-
-def documented_settings() -> list[DocumentedSetting]:
-    """Every setting with its default in each profile and its meaning."""
-    return [
-        DocumentedSetting(
-            name.upper(),
-            {profile: _shown_default(name, field, values) for profile, values in PROFILES.items()},
-            field.description or "",
-        )
-        for name, field in Settings.model_fields.items()
     ]
 
 
@@ -374,13 +353,8 @@ def _what_stands(values: Mapping[str, Any], unusable: set[str]) -> dict[str, Any
 
 def _problem(message: str) -> str:
     message = message.removeprefix("Value error, ").removeprefix("Input ")
+    message = re.sub(r"Value should have at least (\d+) items.*", r"must have at least \1 characters", message)
     return "is required" if message == "Field required" else message[0].lower() + message[1:]
-
-
-def _shown_default(name: str, field: FieldInfo, profile: Mapping[str, Any]) -> str:
-    if name in profile:
-        return masked(SecretStr(profile[name]) if name in SECRETS else profile[name])
-    return "" if field.is_required() else masked(field.get_default())
 
 
 assert set(PROFILES) == set(get_args(Environment))
