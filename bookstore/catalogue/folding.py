@@ -42,7 +42,8 @@ def fold(text: str) -> str:
     """Without accents, case, or spellings of the same character; what is no letter stays as it is."""
     if text.isascii():
         return text.lower()
-    decomposed = unicodedata.normalize("NFKD", text)
+    # The iota under a Greek vowel is a mark whose capital is a letter: ᾳ is ΑΙ, so it cannot go with the others.
+    decomposed = unicodedata.normalize("NFKD", text).replace("\u0345", "ι")
     bare = "".join([character for character in decomposed if not unicodedata.combining(character)])
     return unicodedata.normalize("NFC", bare.casefold().translate(_LETTERS))
 

@@ -55,6 +55,11 @@ def test_every_spelling_of_the_same_characters_folds_to_the_same(text: str) -> N
         assert fold(unicodedata.normalize(form, text)) == fold(text)
 
 
+@pytest.mark.parametrize("text", ["ᾳ", "\u0345", "ᾴ", "ᾼ", "ΐ", "ﬁ", "İ"])
+def test_case_does_not_matter_where_unicode_makes_it_hard(text: str) -> None:
+    assert fold(text.casefold()) == fold(text) == fold(fold(text))
+
+
 @MANY
 @given(ANY_TEXT)
 def test_case_never_matters(text: str) -> None:
