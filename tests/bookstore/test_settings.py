@@ -176,12 +176,11 @@ def test_any_environment_gives_valid_settings_or_names_every_fault(environ: dict
         assert len({fault.name for fault in refused.faults}) == len(refused.faults)
         at_fault = {fault.name.lower() for fault in refused.faults}
         # what a refused value would have meant for others cannot be known before it is repaired
-        beside = {name for rule in RULES if at_fault & set(rule.about) for name in rule.about}
-        repaired = {
-            name: value
-            for name, value in environ.items()
-            if name.removesuffix("_FILE").lower() not in at_fault | beside
-        }
+        # (nor what that would have meant for the next: a profile taken away is another profile)
+        beside = set(at_fault)
+        while more := {name for rule in RULES if beside & set(rule.about) for name in rule.about} - beside:
+            beside |= more
+        repaired = {name: value for name, value in environ.items() if name.removesuffix("_FILE").lower() not in beside}
         # whoever repairs what was named is not sent back for more
         good = {name: value for name, value in GOOD.items() if f"{name}_FILE" not in repaired}
         assert load_settings({**good, **repaired}, NOWHERE)

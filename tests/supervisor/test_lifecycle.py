@@ -61,6 +61,11 @@ class Request(threading.Thread):
         self.answer = get(self.pod.port, self.path)
 
 
+def read_state(pod: Pod) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((pod.directory / "supervisor.json").read_text())
+    return state
+
+
 def in_flight(pod: Pod) -> int:
     return sum(worker.get("in_flight", 0) for worker in status(pod)["workers"].values())
 
@@ -72,8 +77,9 @@ def test_a_pod_comes_up_in_order_serves_and_ends_without_losing_what_is_in_fligh
     assert phases(one) == ["waiting_for_database", "migrating", "warming", "serving"]
     assert one.api("/").status == 200
     assert status(one)["schema"]["applied"] == ["0001.first"]
-    state = json.loads((one.directory / "supervisor.json").read_text())
-    assert (state["phase"], state["ready"], state["schema"]) == ("serving", True, {"applied": ["0001.first"]})
+    one.wait_until(lambda: read_state(one)["ready"], "the file says so too: it is written a moment after the answer")
+    state = read_state(one)
+    assert (state["phase"], state["schema"]) == ("serving", {"applied": ["0001.first"]})
     assert set(state["checks"]) == {"database", "redis", "disk_space", "workers", "migrations"}
     assert state["checks"]["redis"]["status"] == "disabled"
 

@@ -5,8 +5,10 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,8 +30,10 @@ from tests.supervisor.small_disk import small_disk
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> RuntimeDirectory:
-    return RuntimeDirectory(tmp_path / "run")
+def directory() -> Iterator[RuntimeDirectory]:
+    """In a short place: pytest's own has the user's name in it, and a socket's path holds 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="sup-", dir="/tmp") as short:
+        yield RuntimeDirectory(Path(short) / "run")
 
 
 def test_it_is_for_the_pods_own_user_only(directory: RuntimeDirectory) -> None:
