@@ -127,7 +127,7 @@ def as_text_line(line: Mapping[str, Any], *, colour: bool) -> bytes:
     when = line["timestamp"].astimezone().strftime("%H:%M:%S.%f")[:-3]
     level = f"{line['level']:<8}"
     extra = _in_one_line(" ".join(f"{name}={value}" for name, value in (line.get("extra") or {}).items()))
-    about = f" [{str(line['request_id'])[:8]}]" if line.get("request_id") else ""
+    about = f" [{line['request_id']}]" if line.get("request_id") else ""
     head, tail = (f"\x1b[2m{when}\x1b[0m {_COLOURS.get(line['level'], '')}{level}\x1b[0m", f"\x1b[2m{about}\x1b[0m")
     if not colour:
         head, tail = f"{when} {level}", about
